@@ -1,0 +1,1 @@
+"""The role `client`: an identity, its data, and local training."""

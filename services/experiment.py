@@ -1,0 +1,337 @@
+"""An experiment file as a checked plan: what a researcher changes, in one YAML file.
+
+The schema is a tree of pydantic models that refuse unknown keys; what they find is worded as one line that names
+the file, the key, the value and what would have been right. Plug-ins go by the names under which declearn registers
+them; they are listed here so that checking a file needs no import of declearn (a test holds the lists to its registry).
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from services.errors import ExperimentError
+
+Scheme = Literal["iid", "labels", "biased", "dirichlet"]
+SCHEMES: tuple[str, ...] = get_args(Scheme)
+Preset = Literal["cnn", "cnn-strided"]
+Aggregator = Literal["averaging", "gradient-masked-averaging", "sum"]
+Module = Literal[
+    "adagrad",
+    "adam",
+    "ewma",
+    "gaussian-noise",
+    "l2-clipping",
+    "l2-global-clipping",
+    "momentum",
+    "rmsprop",
+    "scaffold-client",
+    "scaffold-server",
+    "yogi",
+    "yogi-momentum",
+]
+Regularizer = Literal["fedprox", "lasso", "ridge"]
+
+Positive = Annotated[int, Field(ge=1, strict=True)]
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are refused, values are fixed once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _plugin(value: Any) -> Any:
+    """Read a plug-in written as `name` or as `{name: {parameter: value}}`."""
+    if isinstance(value, str):
+        return {"name": value}
+    if isinstance(value, dict) and len(value) == 1 and "name" not in value:
+        ((name, parameters),) = value.items()
+        return {"name": name, "parameters": parameters or {}}
+    return value
+
+
+class ModulePlugin(Section):
+    """One optimizer module of declearn, with its parameters."""
+
+    name: Module
+    parameters: dict[str, Any] = {}
+
+
+class RegularizerPlugin(Section):
+    """One loss regularizer of declearn, with its parameters."""
+
+    name: Regularizer
+    parameters: dict[str, Any] = {}
+
+
+class AggregatorPlugin(Section):
+    """An aggregator of declearn, with its parameters."""
+
+    name: Aggregator = "averaging"
+    parameters: dict[str, Any] = {}
+
+
+class Data(Section):
+    """What is trained on, and how it is dealt to the clients.
+
+    Attributes:
+        dataset: name of the data set.
+        scheme: how training images are split; `iid`, `labels` and `biased` as in declearn's MNIST example,
+            `dirichlet` draws label proportions from a symmetric Dirichlet(alpha) (Hsu et al. 2019).
+        alpha: concentration of the Dirichlet distribution; smaller is more uneven.
+        valid_fraction: share of each client's images kept for validation, in ]0, 1[.
+    """
+
+    dataset: Literal["mnist"] = "mnist"
+    scheme: Scheme = "iid"
+    alpha: Annotated[float, Field(gt=0)] = 0.5
+    valid_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+
+
+class Model(Section):
+    """The network that is trained.
+
+    Attributes:
+        preset: `cnn` is that of declearn's MNIST example; `cnn-strided` learns more in the same time.
+    """
+
+    preset: Preset = "cnn-strided"
+
+
+class Train(Section):
+    """One client's work in one round.
+
+    Attributes:
+        batch_size: images a local step.
+        epochs: passes over the client's training images a round.
+        steps: most local steps a round, or null for as many as the epochs hold.
+        shuffle: draw a new order of images for each pass.
+    """
+
+    batch_size: Positive = 64
+    epochs: Positive = 1
+    steps: Positive | None = None
+    shuffle: bool = True
+
+
+class Evaluate(Section):
+    """Evaluation on each client's validation images, after every round.
+
+    Attributes:
+        batch_size: images a step; changes speed and memory, not the figures.
+    """
+
+    batch_size: Positive = 500
+
+
+class OptimizerSpec(Section):
+    """A declearn optimizer: `weights -= lrate * modules(gradients + regularizers) + w_decay * weights`.
+
+    Attributes:
+        lrate: learning rate.
+        w_decay: decoupled weight decay.
+        regularizers: loss regularizers, in order.
+        modules: gradient-altering modules, in order.
+    """
+
+    lrate: Annotated[float, Field(gt=0)]
+    w_decay: Annotated[float, Field(ge=0)] = 0.0
+    regularizers: tuple[Annotated[RegularizerPlugin, BeforeValidator(_plugin)], ...] = ()
+    modules: tuple[Annotated[ModulePlugin, BeforeValidator(_plugin)], ...] = ()
+
+
+class ClientOptimizer(OptimizerSpec):
+    """The optimizer of local steps."""
+
+    lrate: Annotated[float, Field(gt=0)] = 0.002
+    modules: tuple[Annotated[ModulePlugin, BeforeValidator(_plugin)], ...] = (ModulePlugin(name="adam"),)
+
+
+class ServerOptimizer(OptimizerSpec):
+    """The optimizer that applies the averaged updates; `lrate: 1` and no module is plain FedAvg."""
+
+    lrate: Annotated[float, Field(gt=0)] = 1.0
+
+
+class Optimizer(Section):
+    """Both optimizers."""
+
+    client: ClientOptimizer = ClientOptimizer()
+    server: ServerOptimizer = ServerOptimizer()
+
+
+class Federation(Section):
+    """Who takes part, and how long they are waited for.
+
+    Attributes:
+        join_timeout: seconds the server waits for the first CLIENTS clients.
+        join_grace: seconds without a newcomer after which the federation starts, once CLIENTS are there.
+    """
+
+    join_timeout: Annotated[float, Field(gt=0)] = 300.0
+    join_grace: Annotated[float, Field(ge=0)] = 3.0
+
+
+class Plan(Section):
+    """A whole experiment.
+
+    Attributes:
+        rounds: rounds of training.
+        seed: of the split, the initial weights and the order of images.
+    """
+
+    rounds: Positive = 5
+    seed: Annotated[int, Field(ge=0, lt=2**32, strict=True)] = 0
+    data: Data = Data()
+    model: Annotated[Model, BeforeValidator(lambda value: {"preset": value} if isinstance(value, str) else value)] = (
+        Model()
+    )
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+    optimizer: Optimizer = Optimizer()
+    aggregator: Annotated[AggregatorPlugin, BeforeValidator(_plugin)] = AggregatorPlugin()
+    federation: Federation = Federation()
+
+
+def load(
+    path: Path,
+    *,
+    scheme: str | None = None,
+    seed: int | None = None,
+    rounds: int | None = None,
+) -> Plan:
+    """Read and check the experiment file at `path`.
+
+    Args:
+        path: a YAML file; an empty one is the default experiment.
+        scheme: in place of `data.scheme`.
+        seed: in place of `seed`.
+        rounds: in place of `rounds`.
+
+    Raises:
+        ExperimentError: the file is missing, no YAML, or has a key or value that can't be used.
+    """
+    content = _read(path)
+    overrides: dict[str, Any] = {"seed": seed, "rounds": rounds}
+    content |= {key: value for key, value in overrides.items() if value is not None}
+    if scheme is not None:
+        data = content.get("data") or {}
+        content["data"] = {**data, "scheme": scheme} if isinstance(data, dict) else data
+    try:
+        return Plan.model_validate(content)
+    except ValidationError as exc:
+        raise _explain(path, exc) from None
+
+
+def dump(plan: Plan) -> str:
+    """Write `plan` as YAML that `load` reads back into an equal plan."""
+    return yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+class _Loader(yaml.SafeLoader):
+    """`SafeLoader` that refuses a key written twice, of which YAML would keep the last without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - pyyaml's signature
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if isinstance(key, str | int | float) and key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
+            seen.add(key if isinstance(key, str | int | float) else str(key))
+        return super().construct_mapping(node, deep)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "not UTF-8 text"
+        raise ExperimentError(
+            f"{path}: can't be read ({reason})", "an experiment file in YAML", "set EXPERIMENT to the path of one"
+        ) from exc
+    try:
+        content = yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
+    except yaml.YAMLError as exc:
+        mark = getattr(exc, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(exc, "problem", None) or str(exc).splitlines()[0]
+        raise ExperimentError(f"{path}{where}: {problem}", "well-formed YAML", "mend that line") from exc
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ExperimentError(
+            f"{path}: the file holds {_kind(content)}", "a mapping of sections", f"begin with one of {_keys(Plan)}"
+        )
+    return content
+
+
+def _explain(path: Path, error: ValidationError) -> ExperimentError:
+    """Word the first thing pydantic found, in the order of the file's sections."""
+    first = next((e for e in error.errors() if e["type"] == "extra_forbidden"), error.errors()[0])
+    location = [str(part) for part in first["loc"]]
+    where = ".".join(location)
+    if first["type"] == "extra_forbidden":
+        section = ".".join(location[:-1])
+        known = _known_keys(location[:-1])
+        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+        return ExperimentError(
+            f"{path}: unknown key {location[-1]!r}" + (f" in {section}" if section else ""),
+            f"one of {', '.join(known)}",
+            f"did you mean {near[0]!r}?" if near else "remove it or correct it",
+        )
+    value = first["input"]
+    wanted = _wanted(first)
+    near = []
+    if first["type"] == "literal_error" and isinstance(value, str):
+        names = [part.strip(" '") for part in wanted.replace(" or ", ", ").split(",")]
+        near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
+    return ExperimentError(
+        f"{path}: {where} is {value!r}" if not isinstance(value, dict | list) else f"{path}: {where} is {_kind(value)}",
+        wanted,
+        f"did you mean {near[0]!r}?" if near else f"correct {where}",
+    )
+
+
+def _wanted(error: Any) -> str:
+    context = error.get("ctx", {})
+    if error["type"] == "literal_error":
+        return str(context["expected"])
+    message = str(error["msg"])
+    for prefix in ("Input should be ", "Value error, "):
+        message = message.removeprefix(prefix)
+    return message[:1].lower() + message[1:]
+
+
+def _kind(value: Any) -> str:
+    return {dict: "a mapping", list: "a list", str: "a text", bool: "a truth value"}.get(type(value), repr(value))
+
+
+def _keys(model: type[BaseModel]) -> str:
+    return ", ".join(model.model_fields)
+
+
+def _known_keys(location: list[str]) -> list[str]:
+    """List the keys of the section at `location`, walking the schema from the plan."""
+    model: type[BaseModel] = Plan
+    for part in location:
+        field = model.model_fields.get(part)
+        if field is None:  # an index in a list of plug-ins
+            continue
+        inner = [field.annotation, *get_args(field.annotation)]
+        sections = [a for a in _flatten(inner) if isinstance(a, type) and issubclass(a, BaseModel)]
+        if sections:
+            model = sections[0]
+    return list(model.model_fields)
+
+
+def _flatten(annotations: list[Any]) -> list[Any]:
+    flat: list[Any] = []
+    for annotation in annotations:
+        flat.append(annotation)
+        flat.extend(_flatten(list(get_args(annotation))))
+    return flat

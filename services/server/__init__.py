@@ -1,0 +1,1 @@
+"""The role `server`: membership, rounds and results."""

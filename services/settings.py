@@ -1,0 +1,118 @@
+"""The environment (and so `.env`) as frozen settings; the only reader of `os.environ`.
+
+Precedence, strongest first: a flag of `fed`, an environment variable, the experiment file, the default.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from services.errors import UsageError
+
+MAX_PREPARED = 1024
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an operator decides, checked.
+
+    Attributes:
+        clients: number of clients a run starts with.
+        max_clients: largest federation prepared for (shards and identities).
+        experiment: path of the experiment file.
+        scheme: split scheme in place of the experiment's, or None.
+        seed: seed in place of the experiment's, or None.
+        rounds: number of rounds in place of the experiment's, or None.
+        host: address the server listens on.
+        port: TCP port of the websocket endpoint.
+        status_port: TCP port of the status page; 0 turns it off.
+        server_uri: where a client finds the server.
+        connect_timeout: seconds a client keeps trying to reach the server.
+        client_name: identity a client claims, or None for the lowest free one.
+        root: folder that holds `data/`, `certs/` and `results/`.
+    """
+
+    clients: int = 3
+    max_clients: int = 32
+    experiment: Path = Path("experiment.yml")
+    scheme: str | None = None
+    seed: int | None = None
+    rounds: int | None = None
+    host: str = "localhost"
+    port: int = 8765
+    status_port: int = 8000
+    server_uri: str = "wss://localhost:8765"
+    connect_timeout: float = 120.0
+    client_name: str | None = None
+    root: Path = Path()
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings from `environ` (the process environment when None).
+
+    Raises:
+        UsageError: a value is no number or out of range; names the key, the value and the range.
+    """
+    env = os.environ if environ is None else environ
+    default = Settings()
+    max_clients = _integer(env, "MAX_CLIENTS", 1, MAX_PREPARED)
+    port = _integer(env, "PORT", 1, 65535)
+    settings = Settings(
+        clients=_or(_integer(env, "CLIENTS", 1, None), default.clients),
+        max_clients=_or(max_clients, default.max_clients),
+        experiment=Path(_text(env, "EXPERIMENT") or default.experiment),
+        scheme=_text(env, "SCHEME"),
+        seed=_integer(env, "SEED", 0, 2**32 - 1),
+        rounds=_integer(env, "ROUNDS", 1, None),
+        host=_text(env, "HOST") or default.host,
+        port=_or(port, default.port),
+        status_port=_or(_integer(env, "STATUS_PORT", 0, 65535), default.status_port),
+        server_uri=_text(env, "SERVER_URI") or f"wss://localhost:{_or(port, default.port)}",
+        connect_timeout=_or(_integer(env, "CONNECT_TIMEOUT", 1, None), default.connect_timeout),
+        client_name=_text(env, "CLIENT_NAME"),
+        root=Path(_text(env, "FED_ROOT") or default.root),
+    )
+    check_clients(settings.clients, settings.max_clients)
+    return settings
+
+
+def check_clients(clients: int, max_clients: int) -> None:
+    """Refuse a number of clients outside 1 … `max_clients`.
+
+    Raises:
+        UsageError: names the number and both ways out.
+    """
+    if not 1 <= clients <= max_clients:
+        raise UsageError(
+            f"CLIENTS is {clients}",
+            f"a whole number from 1 to MAX_CLIENTS ({max_clients})",
+            "change CLIENTS, or raise MAX_CLIENTS, in .env",
+        )
+
+
+def _text(env: Mapping[str, str], key: str) -> str | None:
+    return env.get(key, "").strip() or None
+
+
+def _integer(env: Mapping[str, str], key: str, low: int, high: int | None) -> int | None:
+    text = _text(env, key)
+    if text is None:
+        return None
+    wanted = f"a whole number of at least {low}" if high is None else f"a whole number from {low} to {high}"
+    try:
+        number = int(text)
+    except ValueError:
+        number = low - 1
+    if number < low or (high is not None and number > high):
+        raise UsageError(f"{key} is {text!r}", wanted, f"change {key} in .env or in the environment")
+    return number
+
+
+def _or(value: T | None, default: T) -> T:
+    return default if value is None else value
