@@ -1,0 +1,363 @@
+"""What `init` has dealt, as the roles read it: the manifest, a client's shard, the held-out test set.
+
+The folder `data/shards` holds the training images once (`train_images.npy`, `train_labels.npy`) and, for every size of
+federation, index sets `<size>/<seat>.npz` with `train` and `valid`. `data/test` holds the test images. Both hold the
+same `manifest.json`. A site's own folder, with four arrays and no manifest, is read by `load_folder`.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.errors import DataError
+from services.paths import MANIFEST
+
+TRAIN_IMAGES = "train_images.npy"
+TRAIN_LABELS = "train_labels.npy"
+TEST_IMAGES = "test_images.npy"
+TEST_LABELS = "test_labels.npy"
+
+IMAGE_SHAPE = (28, 28)
+CLASSES = 10
+
+Pixels = NDArray[np.uint8] | NDArray[np.float32]
+
+_AGAIN = "run init again (`fed init`, or `docker compose up`)"
+
+# What numpy and zipfile raise on bytes that are not what they expect.
+_DAMAGE = (
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    EOFError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+)
+
+
+@dataclass(frozen=True)
+class Seat:
+    """What one member of a federation holds.
+
+    Attributes:
+        train: number of training images.
+        valid: number of validation images.
+        labels: number of training images of each class, `CLASSES` numbers.
+    """
+
+    train: int
+    valid: int
+    labels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The whole training set, dealt to a federation of one size.
+
+    Attributes:
+        sha256: of all its indices, seat by seat, training before validation, as little-endian uint32.
+        seats: what each member holds.
+    """
+
+    sha256: str
+    seats: tuple[Seat, ...]
+
+    @property
+    def usable(self) -> bool:
+        """Whether every member has something to train on and something to validate on."""
+        return all(seat.train and seat.valid for seat in self.seats)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What was dealt, and how.
+
+    Attributes:
+        dataset: name of the data set.
+        data_sha256: of its four files.
+        scheme: how training images are split.
+        alpha: concentration of the Dirichlet distribution; None with other schemes.
+        seed: of the split.
+        valid_fraction: share of each seat's images kept for validation.
+        files: SHA-256 of each array's file, by its name.
+        cuts: the cut for each size that could be made.
+    """
+
+    dataset: str
+    data_sha256: str
+    scheme: str
+    alpha: float | None
+    seed: int
+    valid_fraction: float
+    files: Mapping[str, str]
+    cuts: Mapping[int, Cut]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The sizes of federation that can train, in rising order; a size that leaves a seat empty is not one."""
+        return tuple(size for size in sorted(self.cuts) if self.cuts[size].usable)
+
+    @property
+    def largest(self) -> int:
+        """The largest size that can train, or 0 when none can."""
+        return max(self.sizes, default=0)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One client's images and labels.
+
+    Attributes:
+        train_images: (n, 28, 28), uint8 in 0 … 255 or float32 in [0, 1].
+        train_labels: (n,), uint8 in 0 … 9.
+        valid_images: as `train_images`, or None where a site keeps none for validation.
+        valid_labels: as `train_labels`, or None together with `valid_images`.
+    """
+
+    train_images: Pixels
+    train_labels: NDArray[np.uint8]
+    valid_images: Pixels | None
+    valid_labels: NDArray[np.uint8] | None
+
+
+def index_file(folder: Path, size: int, seat: int) -> Path:
+    """Name the file of the indices that `seat` of a federation of `size` holds."""
+    return folder / str(size) / f"{seat}.npz"
+
+
+def dump_manifest(manifest: Manifest) -> str:
+    """Write `manifest` as the JSON text that `read_manifest` reads back into an equal one."""
+    content = asdict(manifest)
+    lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in content.items() if key != "cuts"]
+    cuts = [f"    {json.dumps(str(size))}: {json.dumps(content['cuts'][size])}" for size in sorted(manifest.cuts)]
+    return "{\n" + ",\n".join([*lines, '  "cuts": {\n' + ",\n".join(cuts) + "\n  }"]) + "\n}\n"
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest in `folder`, which is `data/shards` or `data/test`.
+
+    Raises:
+        DataError: it is missing, or not as `dump_manifest` writes it.
+    """
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_bytes())
+        return _manifest(content)
+    except FileNotFoundError:
+        raise DataError(
+            f"{path} is missing",
+            "the manifest that `fed init` writes",
+            "run init first (`fed init`, or `docker compose up`)",
+        ) from None
+    except OSError as exc:
+        raise _unreadable(path, exc) from exc
+    except _DAMAGE:
+        raise DataError(f"{path} is damaged", "the manifest that `fed init` writes", _AGAIN) from None
+
+
+def load_indices(folder: Path, size: int, seat: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """Read the indices into the training arrays that `seat` of a federation of `size` holds.
+
+    Returns:
+        training and validation indices, each of shape (n,).
+
+    Raises:
+        DataError: the file is missing, unreadable or damaged.
+    """
+    path = index_file(folder, size, seat)
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            train, valid = content["train"], content["valid"]
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing", f"the indices of seat {seat} in a federation of {size}", _AGAIN) from None
+    except OSError as exc:
+        raise _unreadable(path, exc) from exc
+    except _DAMAGE:
+        raise DataError(f"{path} is damaged", "`train` and `valid` indices", _AGAIN) from None
+    if not all(indices.dtype == np.uint32 and indices.ndim == 1 for indices in (train, valid)):
+        raise DataError(f"{path} is damaged", "`train` and `valid` indices as uint32", _AGAIN)
+    return train, valid
+
+
+def load_shard(folder: Path, size: int, seat: int) -> Shard:
+    """Copy one seat's images out of the training arrays, of which nothing else is read into memory.
+
+    Args:
+        folder: `data/shards`.
+        size: number of clients in the federation.
+        seat: which of them, from 0 to `size` - 1.
+
+    Raises:
+        DataError: a file is missing, unreadable or damaged, or no such seat was dealt.
+    """
+    train, valid = load_indices(folder, size, seat)
+    images = _mapped(folder / TRAIN_IMAGES, IMAGE_SHAPE)
+    labels = _mapped(folder / TRAIN_LABELS, ())
+    beyond = max((int(indices.max()) for indices in (train, valid) if indices.size), default=-1)
+    if len(images) != len(labels) or beyond >= len(images):
+        raise DataError(
+            f"{folder} holds {len(images)} images, {len(labels)} labels and an index of {beyond}",
+            "an image and a label for each index",
+            _AGAIN,
+        )
+    return Shard(images[train], labels[train], images[valid], labels[valid])
+
+
+def load_test(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Read the held-out test set.
+
+    Args:
+        folder: `data/test`.
+
+    Returns:
+        images (n, 28, 28) and labels (n,), both uint8.
+
+    Raises:
+        DataError: a file is missing, unreadable or damaged.
+    """
+    images = np.array(_mapped(folder / TEST_IMAGES, IMAGE_SHAPE))
+    labels = np.array(_mapped(folder / TEST_LABELS, ()))
+    if len(images) != len(labels):
+        raise DataError(f"{folder} holds {len(images)} images and {len(labels)} labels", "as many of each", _AGAIN)
+    return images, labels
+
+
+def load_folder(folder: Path) -> Shard:
+    """Read a site's own data: `{train,valid}_{data,target}.npy`, as `fed data` and declearn's `prepare_data.py` write.
+
+    Images are (n, 28, 28), uint8 in 0 … 255 or floats in [0, 1]; labels are (n,), whole numbers in 0 … 9. Where both
+    files of `valid` are missing, the site validates on nothing.
+
+    Raises:
+        DataError: a file is missing, unreadable, or its array can't be trained on.
+    """
+    train_images, train_labels = _own_pair(folder, "train")
+    if not any((folder / f"valid_{part}.npy").exists() for part in ("data", "target")):
+        return Shard(train_images, train_labels, None, None)
+    return Shard(train_images, train_labels, *_own_pair(folder, "valid"))
+
+
+def _manifest(content: Any) -> Manifest:
+    """Build a manifest from JSON; anything amiss surfaces as ValueError, TypeError, KeyError or AttributeError."""
+    cuts = {
+        int(size): Cut(
+            str(cut["sha256"]),
+            tuple(Seat(int(s["train"]), int(s["valid"]), tuple(int(n) for n in s["labels"])) for s in cut["seats"]),
+        )
+        for size, cut in content["cuts"].items()
+    }
+    if any(len(cut.seats) != size for size, cut in cuts.items()):
+        raise ValueError(cuts)
+    return Manifest(
+        dataset=str(content["dataset"]),
+        data_sha256=str(content["data_sha256"]),
+        scheme=str(content["scheme"]),
+        alpha=None if content["alpha"] is None else float(content["alpha"]),
+        seed=int(content["seed"]),
+        valid_fraction=float(content["valid_fraction"]),
+        files={str(name): str(digest) for name, digest in content["files"].items()},
+        cuts=cuts,
+    )
+
+
+def _unreadable(path: Path, exc: OSError) -> DataError:
+    return DataError(f"{path} can't be read ({exc.strerror or exc})", "", "mend its permissions, then start again")
+
+
+def _array(path: Path, remedy: str, *, mapped: bool) -> NDArray[Any]:
+    """Read one .npy file, into memory or as a map of it; pickled objects are never loaded."""
+    try:
+        array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing", "", remedy) from None
+    except OSError as exc:
+        raise _unreadable(path, exc) from exc
+    except _DAMAGE:
+        raise DataError(
+            f"{path} is no whole .npy file of plain numbers", "an array as numpy.save writes it", remedy
+        ) from None
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise DataError(f"{path} holds several arrays", "one array as numpy.save writes it", remedy)
+    return array
+
+
+def _mapped(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    array = _array(path, _AGAIN, mapped=True)
+    if array.dtype != np.uint8 or array.ndim != 1 + len(shape) or array.shape[1:] != shape:
+        raise DataError(f"{path} holds {_described(array)}", f"{_shape(shape)} as uint8", _AGAIN)
+    return array
+
+
+def _own_pair(folder: Path, part: str) -> tuple[Pixels, NDArray[np.uint8]]:
+    data, target = folder / f"{part}_data.npy", folder / f"{part}_target.npy"
+    images = _own_images(data)
+    labels = _own_labels(target)
+    if len(images) != len(labels):
+        raise DataError(
+            f"{data} holds {len(images)} images and {target.name} {len(labels)} labels",
+            "as many of each",
+            "write both files again from the same data",
+        )
+    return images, labels
+
+
+_OWN = "write it again, or let `fed data` make an example"
+
+
+def _own_images(path: Path) -> Pixels:
+    array = _array(path, _OWN, mapped=False)
+    floats = np.issubdtype(array.dtype, np.floating)
+    if array.shape[1:] != IMAGE_SHAPE or not len(array) or not (floats or array.dtype == np.uint8):
+        raise DataError(
+            f"{path} holds {_described(array)}", f"{_shape(IMAGE_SHAPE)} as uint8, or as floats in [0, 1]", _OWN
+        )
+    if not floats:
+        return array
+    if not np.isfinite(array).all():
+        raise DataError(
+            f"{path} holds {int((~np.isfinite(array)).sum())} values that are NaN or infinite",
+            "finite numbers only",
+            "remove those images, or mend them",
+        )
+    low, high = float(array.min()), float(array.max())
+    if low < 0 or high > 1:
+        raise DataError(
+            f"{path} holds values from {low:g} to {high:g}",
+            "floats in [0, 1], or uint8",
+            "divide by the largest possible value",
+        )
+    return array.astype(np.float32, copy=False)
+
+
+def _own_labels(path: Path) -> NDArray[np.uint8]:
+    array = _array(path, _OWN, mapped=False)
+    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+        raise DataError(f"{path} holds {_described(array)}", "one whole number an image", _OWN)
+    if array.size and (int(array.min()) < 0 or int(array.max()) >= CLASSES):
+        raise DataError(
+            f"{path} holds labels from {array.min()} to {array.max()}", f"labels from 0 to {CLASSES - 1}", _OWN
+        )
+    return array.astype(np.uint8, copy=False)
+
+
+def _described(array: NDArray[Any]) -> str:
+    return f"{_shape(array.shape, '')} as {array.dtype}"
+
+
+def _shape(shape: tuple[int, ...], first: str = "n") -> str:
+    axes = [first, *map(str, shape)] if first else [*map(str, shape)]
+    return f"an array of shape ({', '.join(axes)}{',' if len(axes) == 1 else ''})"
