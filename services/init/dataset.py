@@ -1,0 +1,184 @@
+"""The data set: four IDX files, checked by digest and kept as plain arrays.
+
+Format of the files: <http://yann.lecun.com/exdb/mnist/> (big-endian header, then one byte a value).
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import math
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.errors import DataError
+from services.paths import writing
+from services.shards import IMAGE_SHAPE, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
+
+
+@dataclass(frozen=True)
+class IdxFile:
+    """One gzipped IDX file of bytes.
+
+    Attributes:
+        name: of the file, as its authors call it and declearn's `load_mnist` looks for it.
+        shape: of the array it holds.
+        sha256: of its content once decompressed (gzip streams of the same content differ).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    sha256: str
+
+    @property
+    def header(self) -> bytes:
+        """The IDX magic number (0x08: unsigned bytes) and the length of each axis."""
+        return bytes([0, 0, 8, len(self.shape)]) + np.array(self.shape, dtype=">u4").tobytes()
+
+    @property
+    def size(self) -> int:
+        """Bytes once decompressed."""
+        return len(self.header) + math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a data set comes from: two files to train on, two to test on."""
+
+    name: str
+    train_images: IdxFile
+    train_labels: IdxFile
+    test_images: IdxFile
+    test_labels: IdxFile
+
+    @property
+    def sha256(self) -> str:
+        """A digest of the whole data set, over those of its four files."""
+        files = (self.train_images, self.train_labels, self.test_images, self.test_labels)
+        return hashlib.sha256("".join(file.sha256 for file in files).encode()).hexdigest()
+
+
+MNIST = Source(
+    "mnist",
+    IdxFile(
+        "train-images-idx3-ubyte.gz",
+        (60_000, *IMAGE_SHAPE),
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    ),
+    IdxFile(
+        "train-labels-idx1-ubyte.gz",
+        (60_000,),
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    ),
+    IdxFile(
+        "t10k-images-idx3-ubyte.gz",
+        (10_000, *IMAGE_SHAPE),
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    ),
+    IdxFile(
+        "t10k-labels-idx1-ubyte.gz",
+        (10_000,),
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    ),
+)
+SOURCES: Mapping[str, Source] = MappingProxyType({MNIST.name: MNIST})
+
+_RESTORE = "restore it from the repository (`git checkout data/mnist_raw`)"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A whole data set in memory, all of it uint8.
+
+    Attributes:
+        name: of the data set.
+        sha256: of its four files.
+        train_images: (n, 28, 28).
+        train_labels: (n,), 0 … 9.
+        test_images: (m, 28, 28).
+        test_labels: (m,), 0 … 9.
+    """
+
+    name: str
+    sha256: str
+    train_images: NDArray[np.uint8]
+    train_labels: NDArray[np.uint8]
+    test_images: NDArray[np.uint8]
+    test_labels: NDArray[np.uint8]
+
+
+def load(raw: Path, source: Source = MNIST) -> Dataset:
+    """Read the four IDX files in the folder `raw` and check each against its digest.
+
+    Raises:
+        DataError: a file is missing, unreadable, truncated or altered.
+    """
+    return Dataset(
+        source.name,
+        source.sha256,
+        load_file(raw, source.train_images),
+        load_file(raw, source.train_labels),
+        load_file(raw, source.test_images),
+        load_file(raw, source.test_labels),
+    )
+
+
+def load_file(raw: Path, file: IdxFile) -> NDArray[np.uint8]:
+    """Read one IDX file in the folder `raw`; see `load`."""
+    path = raw / file.name
+    original = f"the {file.size:,} bytes of the original, gzipped"
+    try:
+        with gzip.open(path) as stream:
+            # One byte more than wanted tells a file that goes on, and makes gzip check the stream's own checksum.
+            content = stream.read(file.size + 1)
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing", original, _RESTORE) from None
+    except EOFError:
+        raise DataError(f"{path} is truncated", original, _RESTORE) from None
+    except (gzip.BadGzipFile, zlib.error):
+        raise DataError(f"{path} is no gzip file, or a damaged one", original, _RESTORE) from None
+    except OSError as exc:
+        raise DataError(f"{path} can't be read ({exc.strerror or exc})", "", "mend its permissions") from exc
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != file.sha256:
+        raise DataError(f"{path} is altered: its content has SHA-256 {digest}", file.sha256, _RESTORE)
+    return np.frombuffer(content, np.uint8, offset=len(file.header)).reshape(file.shape)
+
+
+def write_train(dataset: Dataset, folder: Path) -> dict[str, str]:
+    """Write the training arrays into `folder`, each whole or not at all.
+
+    Returns:
+        the SHA-256 of each file written, by its name.
+
+    Raises:
+        StorageError: the folder can't be written.
+    """
+    return _write(folder, {TRAIN_IMAGES: dataset.train_images, TRAIN_LABELS: dataset.train_labels})
+
+
+def write_test(dataset: Dataset, folder: Path) -> dict[str, str]:
+    """Write the held-out test arrays into `folder`; see `write_train`."""
+    return _write(folder, {TEST_IMAGES: dataset.test_images, TEST_LABELS: dataset.test_labels})
+
+
+def digest_file(path: Path) -> str:
+    """Give the SHA-256 of the file at `path`, or an empty text when it can't be read."""
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def _write(folder: Path, arrays: Mapping[str, NDArray[np.uint8]]) -> dict[str, str]:
+    for name, array in arrays.items():
+        with writing(folder / name) as file:
+            np.save(file, array, allow_pickle=False)
+    return {name: digest_file(folder / name) for name in arrays}

@@ -1,0 +1,150 @@
+"""Deal the training images: for every size of federation, who holds which.
+
+The cut is declearn's own (`declearn.dataset.utils.split_multi_classif_dataset`), made on indices in place of images, so
+the same size, scheme and seed give the images that declearn's `prepare_data.py` gives. declearn is imported only when
+something must be cut: that takes seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.errors import DataError, UsageError
+from services.experiment import Scheme
+from services.paths import writing
+from services.shards import CLASSES, Cut, Seat, index_file, load_indices
+
+Indices = NDArray[np.uint32]
+Deal = Sequence[tuple[Indices, Indices]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How images are dealt.
+
+    Attributes:
+        scheme: name of declearn's scheme.
+        seed: of the random draws.
+        valid_fraction: share of each seat's images kept for validation, in ]0, 1[.
+        alpha: concentration of the Dirichlet distribution; of no effect with other schemes.
+    """
+
+    scheme: Scheme
+    seed: int | None
+    valid_fraction: float = 0.2
+    alpha: float = 0.5
+
+
+def check_size(size: int, scheme: Scheme, *, key: str = "CLIENTS") -> None:
+    """Refuse a size that `scheme` can't deal to.
+
+    Raises:
+        UsageError: `labels` gives each client classes of its own, and there are only `CLASSES`.
+    """
+    if scheme == "labels" and size > CLASSES:
+        raise UsageError(
+            f"{key} is {size} and the scheme is labels",
+            f"at most {CLASSES} clients, one for each class of images",
+            f"lower {key}, or choose another scheme",
+        )
+
+
+def sizes(largest: int, scheme: Scheme) -> range:
+    """List the sizes from 1 to `largest` that `scheme` can deal to."""
+    return range(1, (min(largest, CLASSES) if scheme == "labels" else largest) + 1)
+
+
+def deal(labels: NDArray[np.uint8], size: int, recipe: Recipe) -> Deal:
+    """Deal the images with these `labels` to `size` seats.
+
+    Args:
+        labels: (n,), the class of each image.
+        size: number of seats.
+        recipe: how.
+
+    Returns:
+        for each seat its training and its validation indices, in the order in which declearn deals them.
+    """
+    from declearn.dataset.utils import split_multi_classif_dataset  # noqa: PLC0415 - takes seconds, often not needed
+
+    options: dict[str, Any] = {"alpha": recipe.alpha} if recipe.scheme == "dirichlet" else {}
+    split = split_multi_classif_dataset(
+        (np.arange(len(labels), dtype=np.uint32), labels),
+        n_shards=size,
+        scheme=recipe.scheme,
+        p_valid=recipe.valid_fraction,
+        seed=recipe.seed,
+        **options,
+    )
+    return [(train, valid) for (train, _), (valid, _) in split]
+
+
+def describe(labels: NDArray[np.uint8], seats: Deal) -> Cut:
+    """Count what each seat was dealt."""
+    return Cut(
+        digest(seats),
+        tuple(
+            Seat(
+                len(train),
+                len(valid),
+                tuple(int(count) for count in np.bincount(labels[train], minlength=CLASSES)),
+            )
+            for train, valid in seats
+        ),
+    )
+
+
+def check_usable(size: int, cut: Cut, recipe: Recipe, *, key: str = "CLIENTS") -> None:
+    """Refuse a deal that leaves a client without images.
+
+    Raises:
+        UsageError: names the first such client; its seed is not redrawn, or the cut would no longer be declearn's.
+    """
+    for number, seat in enumerate(cut.seats):
+        if not (seat.train and seat.valid):
+            raise UsageError(
+                f"{key} is {size}, and scheme {recipe.scheme} with seed {recipe.seed} leaves client {number}"
+                f" with {seat.train} training and {seat.valid} validation images",
+                "at least one of each for every client",
+                f"lower {key}, or change the scheme, alpha or the seed",
+            )
+
+
+def digest(seats: Deal) -> str:
+    """Give the SHA-256 over all indices, seat by seat, training before validation, as little-endian uint32."""
+    sha256 = hashlib.sha256()
+    for seat in seats:
+        for indices in seat:
+            sha256.update(np.asarray(indices, dtype="<u4").tobytes())
+    return sha256.hexdigest()
+
+
+def is_kept(folder: Path, size: int, cut: Cut) -> bool:
+    """Tell whether the index sets for `size` in `folder` are whole and those that `cut` describes."""
+    try:
+        return digest([load_indices(folder, size, seat) for seat in range(size)]) == cut.sha256
+    except DataError:
+        return False
+
+
+def write(folder: Path, dealt: Iterable[tuple[int, Deal]]) -> None:
+    """Write index sets into `folder`, each file whole or not at all.
+
+    Args:
+        folder: `data/shards`.
+        dealt: sizes, each with what its seats were dealt.
+
+    Raises:
+        StorageError: the folder can't be written.
+    """
+    for size, seats in dealt:
+        for seat, (train, valid) in enumerate(seats):
+            with writing(index_file(folder, size, seat)) as file:
+                np.savez(file, train=train, valid=valid)
