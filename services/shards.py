@@ -192,6 +192,11 @@ def load_indices(folder: Path, size: int, seat: int) -> tuple[NDArray[np.uint32]
     return train, valid
 
 
+def read_labels(folder: Path) -> NDArray[np.uint8]:
+    """Read the labels of all training images, (n,); raise DataError when the file is missing or damaged."""
+    return np.array(_mapped(folder / TRAIN_LABELS, ()))
+
+
 def load_shard(folder: Path, size: int, seat: int) -> Shard:
     """Copy one seat's images out of the training arrays, of which nothing else is read into memory.
 

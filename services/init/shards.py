@@ -8,7 +8,7 @@ something must be cut: that takes seconds.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,17 +134,17 @@ def is_kept(folder: Path, size: int, cut: Cut) -> bool:
         return False
 
 
-def write(folder: Path, dealt: Iterable[tuple[int, Deal]]) -> None:
+def write(folder: Path, dealt: Mapping[int, Deal]) -> None:
     """Write index sets into `folder`, each file whole or not at all.
 
     Args:
         folder: `data/shards`.
-        dealt: sizes, each with what its seats were dealt.
+        dealt: what the seats of each size were dealt.
 
     Raises:
         StorageError: the folder can't be written.
     """
-    for size, seats in dealt:
+    for size, seats in dealt.items():
         for seat, (train, valid) in enumerate(seats):
             with writing(index_file(folder, size, seat)) as file:
                 np.savez(file, train=train, valid=valid)

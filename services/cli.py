@@ -1,0 +1,218 @@
+"""The command `fed`: one subcommand a role; parse, check, load, one call."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from services import __version__, experiment, logs, settings
+from services.errors import FedError, StoppedError, UsageError
+from services.paths import CA_CERTIFICATE, SERVER_CERTIFICATE, SERVER_KEY, Paths
+
+DEFAULTS = settings.Settings()
+
+
+class _Parser(argparse.ArgumentParser):
+    """`ArgumentParser` whose mistakes are errors of ours: one line, exit code 2, no usage text over it."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, "", f"see `{self.prog} --help`")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand.
+
+    Args:
+        argv: words of the command line after `fed`; None takes the process's own.
+
+    Returns:
+        The exit code; see `services.errors`.
+    """
+    role = "fed"
+    try:
+        options = _parser().parse_args(argv)
+        role = options.role
+        logs.configure(role, verbose=getattr(options, "verbose", True))
+        command: Callable[[argparse.Namespace, settings.Settings], None] = options.command
+        command(options, settings.load())
+    except StoppedError as exc:
+        # a client that is told to stop has done its part; a run that is told to stop is not complete
+        print(f"fed {role}: {exc}", file=sys.stderr)
+        return 0 if role == "client" else exc.exit_code
+    except FedError as exc:
+        print(f"fed {role}: error: {exc}", file=sys.stderr)
+        return exc.exit_code
+    except KeyboardInterrupt:
+        return StoppedError.exit_code
+    except BrokenPipeError:
+        # whoever read our output has seen enough; nothing is left to tell, nor to flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as exc:  # noqa: BLE001 - the last net: a bug is one line too, its traceback is in the log file
+        print(f"fed {role}: {logs.unforeseen(exc)}; this is a bug, please report it", file=sys.stderr)
+        return FedError.exit_code
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="fed", description="Federated learning that starts with one command.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"fed {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
+
+    def add(name: str, command: Callable[[argparse.Namespace, settings.Settings], None], text: str) -> _Parser:
+        sub: _Parser = commands.add_parser(
+            name, help=text, description=text, allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        sub.set_defaults(command=command, role=name)
+        return sub
+
+    init = add("init", _init, "Prepare data, shards for every federation size, and identities; then exit. Idempotent.")
+    init.add_argument("--drop-to", type=int, metavar="UID", help="as root: open the results folder, then become UID")
+
+    data = add("data", _data, "Cut MNIST into one folder of arrays a client.")
+    data.add_argument("nb_clients", type=int, metavar="N", help="number of clients")
+    _split_flags(data, scheme="iid")
+    data.add_argument("--folder", type=Path, default=Path("data"), help="folder that holds mnist_raw/, and receives the cut")
+
+    certs = add("certs", _certs, "Issue a CA, a server certificate and client identities. The CA's key is never written.")
+    certs.add_argument("--folder", type=Path, default=Path("certs"), help="folder that receives them")
+    certs.add_argument("--host", action="append", help="name or address that clients dial; repeat for more (default: localhost)")
+    certs.add_argument("--clients", type=int, default=DEFAULTS.max_clients, help="number of client identities")
+    certs.add_argument("--name", action="append", default=[], help="identity beside client_<i>; repeat for more")
+
+    server = add("server", _server, "Serve one run: wait for N clients, train, write results.")
+    server.add_argument("nb_clients", type=int, nargs="?", metavar="N", help="number of clients (default: CLIENTS)")
+    server.add_argument("--certificate", type=Path, default=Path("certs") / SERVER_CERTIFICATE, help="PEM certificate")
+    server.add_argument("--private-key", type=Path, default=Path("certs") / SERVER_KEY, help="PEM private key")
+    server.add_argument("--ca-cert", type=Path, help="PEM CA of the clients (default: beside the certificate)")
+    server.add_argument("--no-client-auth", action="store_true", help="let clients without a certificate join")
+    server.add_argument("--host", help=f"address to listen on (default: {DEFAULTS.host})")
+    server.add_argument("--port", type=int, help=f"port to listen on (default: {DEFAULTS.port})")
+    server.add_argument("--status-port", type=int, help=f"port of the status page, 0 for none (default: {DEFAULTS.status_port})")
+    server.add_argument("--experiment", type=Path, help=f"experiment file (default: {DEFAULTS.experiment})")
+    server.add_argument("--rounds", type=int, help="rounds in place of the experiment's")
+
+    client = add("client", _client, "Take part: with own data under NAME, or, with no arguments, as the next free identity.")
+    client.add_argument("client_name", nargs="?", metavar="NAME", help="identity to claim (default: the lowest free one)")
+    client.add_argument("data_folder", nargs="?", type=Path, metavar="FOLDER", help="folder that holds NAME/train_data.npy …")
+    client.add_argument("--serv-uri", help=f"address of the server (default: {DEFAULTS.server_uri})")
+    client.add_argument("--ca-cert", type=Path, default=Path("certs") / CA_CERTIFICATE, help="PEM CA of the server")
+    client.add_argument("--identities", type=Path, help="folder of client identities (default: clients/ beside the CA)")
+    client.add_argument("--no-client-auth", action="store_true", help="show no certificate")
+    client.add_argument("--quiet", dest="verbose", action="store_false", help="show warnings only")
+
+    demo = add("demo", _demo, "Run everything on this machine as processes: data, certificates, server, clients.")
+    demo.add_argument("--clients", "--nb-clients", type=int, help=f"number of clients (default: {DEFAULTS.clients})")
+    _split_flags(demo, scheme=None)
+    demo.add_argument("--experiment", type=Path, help=f"experiment file (default: {DEFAULTS.experiment})")
+    demo.add_argument("--rounds", type=int, help="rounds in place of the experiment's")
+
+    check = add("check", _check, "Check an experiment file and print the resolved plan.")
+    check.add_argument("file", type=Path, nargs="?", help=f"experiment file (default: {DEFAULTS.experiment})")
+    return parser
+
+
+def _split_flags(parser: argparse.ArgumentParser, scheme: str | None) -> None:
+    parser.add_argument("--scheme", default=scheme, choices=experiment.SCHEMES, help="how images are split")
+    parser.add_argument("--seed", type=int, help="seed of the split")
+
+
+def _plan(options: argparse.Namespace, env: settings.Settings) -> experiment.Plan:
+    def first(*values: Any) -> Any:
+        return next((value for value in values if value is not None), None)
+
+    return experiment.load(
+        first(getattr(options, "experiment", None), env.experiment),
+        scheme=first(getattr(options, "scheme", None), env.scheme),
+        seed=first(getattr(options, "seed", None), env.seed),
+        rounds=first(getattr(options, "rounds", None), env.rounds),
+    )
+
+
+def _init(options: argparse.Namespace, env: settings.Settings) -> None:
+    from services.init import main as init
+
+    init.run(env, _plan(options, env), Paths(env.root), drop_to=options.drop_to)
+
+
+def _data(options: argparse.Namespace, env: settings.Settings) -> None:
+    from services.init import folders
+
+    settings.check_clients(options.nb_clients, settings.MAX_PREPARED)
+    del env  # declearn's script takes all it needs from its arguments, and so do we
+    folder, seed = folders.write_folders(
+        options.folder / "mnist_raw", options.folder, options.nb_clients, options.scheme, options.seed
+    )
+    print(f"{folder}: {options.nb_clients} clients, scheme {options.scheme}, seed {seed}")
+
+
+def _certs(options: argparse.Namespace, env: settings.Settings) -> None:
+    from services.init import identities
+
+    settings.check_clients(options.clients, settings.MAX_PREPARED)
+    del env
+    names = [f"client_{number}" for number in range(options.clients)] + options.name
+    report = identities.ensure(
+        options.folder, options.folder / "clients", names, options.host or list(identities.DEFAULT_HOSTS)
+    )
+    print(f"{options.folder}: {report}")
+
+
+def _server(options: argparse.Namespace, env: settings.Settings) -> None:
+    from services.server import main as server
+
+    paths = Paths(env.root)
+    clients = env.clients if options.nb_clients is None else options.nb_clients
+    settings.check_clients(clients, settings.MAX_PREPARED)
+    ca = None if options.no_client_auth else options.ca_cert or options.certificate.parent / CA_CERTIFICATE
+    server.run(
+        _plan(options, env),
+        server.ServerOptions(
+            clients=clients,
+            host=options.host or env.host,
+            port=env.port if options.port is None else options.port,
+            status_port=env.status_port if options.status_port is None else options.status_port,
+            certificate=options.certificate,
+            key=options.private_key,
+            ca=ca,
+            test=paths.test,
+            results=paths.results,
+        ),
+    )
+
+
+def _client(options: argparse.Namespace, env: settings.Settings) -> None:
+    from services.client import main as client
+
+    if options.client_name is not None and options.data_folder is None:
+        raise UsageError(f"NAME is {options.client_name!r} without FOLDER", "NAME and FOLDER, or neither", "add FOLDER")
+    name = options.client_name or env.client_name
+    client.run(
+        client.ClientOptions(
+            server_uri=options.serv_uri or env.server_uri,
+            identities=options.identities or options.ca_cert.parent / "clients",
+            shards=Paths(env.root).shards,
+            ca=options.ca_cert if options.ca_cert.exists() else None,
+            name=name,
+            own_data=None if options.data_folder is None else options.data_folder / name,
+            timeout=env.connect_timeout,
+            anonymous=options.no_client_auth,
+        )
+    )
+
+
+def _demo(options: argparse.Namespace, env: settings.Settings) -> None:
+    from services import demo
+
+    clients = env.clients if options.clients is None else options.clients
+    settings.check_clients(clients, env.max_clients)
+    demo.run(_plan(options, env), clients, Paths(env.root))
+
+
+def _check(options: argparse.Namespace, env: settings.Settings) -> None:
+    plan = experiment.load(options.file or env.experiment, scheme=env.scheme, seed=env.seed, rounds=env.rounds)
+    sys.stdout.write(experiment.dump(plan))

@@ -1,0 +1,49 @@
+"""A client's images as declearn datasets: uint8 in memory, scaled to [0, 1] a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from declearn.dataset import InMemoryDataset
+
+from services.shards import Shard
+
+SCALE = (np.arange(256) / 255).astype(np.float32)
+"""The float32 value of each uint8 intensity, rounded as `declearn.dataset.examples.load_mnist` rounds it."""
+
+
+class ImageDataset(InMemoryDataset, register=False):
+    """`InMemoryDataset` of uint8 images that yields float32 batches.
+
+    Overrides `_build_iterator`: upstream keeps all images as float32, four times the memory.
+    """
+
+    def _build_iterator(self, data: Any, batch_size: int, order: np.ndarray[Any, Any]) -> Iterator[Any]:
+        batches = super()._build_iterator(data, batch_size, order)
+        if data is self.feats and data.dtype == np.uint8:
+            return (SCALE[batch] for batch in batches)
+        return batches
+
+
+def datasets(shard: Shard, seed: int | None) -> tuple[ImageDataset, ImageDataset | None]:
+    """Wrap a shard's training and validation images.
+
+    Args:
+        shard: images of shape (n, height, width), uint8 or float32, and their labels of shape (n,).
+        seed: of the order of training images, or None for a random one.
+
+    Returns:
+        The training set, and the validation set where there is one.
+    """
+    train = ImageDataset(shard.train_images, shard.train_labels, expose_classes=False, seed=seed)
+    valid = None
+    if shard.valid_images is not None and len(shard.valid_images):
+        valid = ImageDataset(shard.valid_images, shard.valid_labels, expose_classes=False, seed=seed)
+    return train, valid
+
+
+def nothing() -> ImageDataset:
+    """Stand for images that the server has yet to deal."""
+    return ImageDataset(np.zeros((0, 1, 1), np.uint8), np.zeros(0, np.uint8), expose_classes=False)

@@ -1,0 +1,74 @@
+"""The client from its settings to its exit: claim an identity, find its data, take part."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from services import shards
+from services.client.claim import claim
+from services.client.session import Session
+from services.errors import UsageError
+from services.signals import until_stopped
+from services.transport import tls
+from services.transport.client import ClientEndpoint
+
+logger = logging.getLogger("fed.client")
+
+
+@dataclass(frozen=True)
+class ClientOptions:
+    """What one client needs.
+
+    Attributes:
+        server_uri: where the server listens, `wss://host:port`.
+        identities: folder of client certificates; one of them is claimed.
+        ca: PEM bundle that signed the server's certificate, or None for the one beside the identities.
+        name: identity to claim, or None for the lowest free one.
+        shards: folder of index sets that the server deals from; used where `own_data` is None.
+        own_data: folder of this client's own `{train,valid}_{data,target}.npy`, or None.
+        timeout: seconds to keep trying to reach the server.
+        anonymous: show no certificate (a server without client authentication).
+    """
+
+    server_uri: str
+    identities: Path
+    shards: Path
+    ca: Path | None = None
+    name: str | None = None
+    own_data: Path | None = None
+    timeout: float = 120.0
+    anonymous: bool = False
+
+
+def run(options: ClientOptions) -> None:
+    """Take part in one federation, to its end.
+
+    Raises:
+        FedError: one of its subclasses; see `services.errors`.
+    """
+    if options.anonymous:
+        if options.name is None or options.ca is None:
+            raise UsageError("a client without a certificate has no name or CA", "both", "give NAME and --ca-cert")
+        name, context, lock = options.name, tls.client_context(options.ca, None, None), None
+    else:
+        identity = claim(options.identities, options.name)
+        name, lock = tls.certificate_name(identity.certificate), identity.lock
+        context = tls.client_context(options.ca or identity.ca, identity.certificate, identity.key)
+    try:
+        own = None if options.own_data is None else shards.load_folder(options.own_data)
+        endpoint = ClientEndpoint(options.server_uri, name, context, dealable=own is None, timeout=options.timeout)
+        deal = functools.partial(shards.load_shard, options.shards) if own is None else None
+        logger.info("%s looks for %s", name, options.server_uri)
+
+        async def take_part() -> None:
+            # a declearn client may only be made inside the event loop that it runs in
+            await until_stopped(Session(endpoint, shard=own, deal=deal).async_run())
+
+        asyncio.run(take_part())
+    finally:
+        if lock is not None:
+            lock.close()

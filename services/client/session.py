@@ -1,0 +1,211 @@
+"""One client's part in a federation: it does what the server asks, message by message, until it is told to stop.
+
+Overrides of `declearn.main.FederatedClient` live here. Upstream runs one fixed sequence (register, initialise, rounds),
+trains inside its event loop, and ends with any lost connection. Ours answers each message whenever it comes, trains in
+a thread, so that pings are answered and a signal or a lost connection ends a round at once, and connects again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from declearn import messaging
+from declearn.main import FederatedClient
+from declearn.messaging import Message, SerializedMessage
+
+from services.client.dataset import datasets, nothing
+from services.errors import FedError, LostError, NetworkError, TrainingError
+from services.shards import Shard
+from services.transport.client import ClientEndpoint, ConnectionLostError
+from services.transport.messages import Deal, DealReply
+
+if TYPE_CHECKING:
+    from services.client.training import LocalTraining
+
+logger = logging.getLogger("fed.client")
+
+
+class Session(FederatedClient):
+    """`FederatedClient` that can be dealt data, trains off the event loop and survives a lost connection.
+
+    Args:
+        netwk: where the server is and who we are.
+        shard: this client's own data, or None where the server deals it.
+        deal: loads the index set of (size, seat); used where `shard` is None.
+    """
+
+    netwk: ClientEndpoint
+    trainmanager: LocalTraining | None
+
+    def __init__(self, netwk: ClientEndpoint, *, shard: Shard | None, deal: Callable[[int, int], Shard] | None) -> None:
+        # upstream wants its training set now; ours may only be known once the server has dealt it
+        train, valid = (nothing(), None) if shard is None else datasets(shard, None)
+        super().__init__(netwk=netwk, train_data=train, valid_data=valid, verbose=False)
+        self.logger = logger
+        self._deal = deal
+        self._preloaded: asyncio.Task[None] | None = None
+
+    async def async_run(self) -> None:
+        """Take part until the server says that training is over.
+
+        Raises:
+            FedError: the federation ended otherwise; see `ClientEndpoint.start` and `_attend`.
+        """
+        self._preloaded = asyncio.create_task(asyncio.to_thread(_preload))
+        joined = False
+        try:
+            while True:
+                try:
+                    await self.netwk.start()
+                except NetworkError as exc:
+                    if joined:
+                        raise LostError(exc.found, "the server back", "start the server again") from exc
+                    raise
+                joined = True
+                logger.info("joined the federation as %s", self.netwk.name)
+                try:
+                    await self._attend()
+                except ConnectionLostError as exc:
+                    logger.warning("%s; connecting again", exc.found)
+                    await self.netwk.stop()
+                else:
+                    return
+        finally:
+            if self.trainmanager is not None:
+                self.trainmanager.interrupt()
+            await self.netwk.stop()
+
+    async def _attend(self) -> None:
+        """Do what the server asks, until it says that training is over."""
+        while not await self.handle_message(await self.netwk.recv_message()):
+            pass
+
+    async def handle_message(self, ser_msg: SerializedMessage[Any]) -> bool:
+        """Replace upstream's dispatch: initialisation and dealing may come at any time, not only first."""
+        kind = ser_msg.message_cls
+        if issubclass(kind, Deal):
+            await self._take_deal(ser_msg.deserialize())
+        elif issubclass(kind, messaging.MetadataQuery):
+            await self._collect_and_send_metadata(ser_msg.deserialize())
+        elif issubclass(kind, messaging.InitRequest):
+            await self._initialise(ser_msg)
+        elif issubclass(kind, messaging.CancelTraining):
+            raise TrainingError(f"the server cancelled training ({ser_msg.deserialize().reason})")
+        else:
+            over: bool = await super().handle_message(ser_msg)
+            return over
+        return False
+
+    async def _take_deal(self, message: Deal) -> None:
+        """Load the index set of a seat, and train on it from now on."""
+        try:
+            if self._deal is None:
+                raise TrainingError(f"{self.netwk.name} trains on its own data and can't be dealt any")
+            shard = await asyncio.to_thread(self._deal, message.size, message.seat)
+        except FedError as exc:
+            logger.error("%s", exc)
+            await self.netwk.send_message(messaging.Error(str(exc)))
+            return
+        self.train_data, self.valid_data = datasets(shard, message.seed)
+        if self.trainmanager is not None:
+            self.trainmanager.train_data, self.trainmanager.valid_data = self.train_data, self.valid_data
+        else:
+            await self._ready()
+            _seed_everything(message.seed)
+        logger.info(
+            "seat %d of %d: %d training images, %d for validation",
+            message.seat,
+            message.size,
+            len(shard.train_labels),
+            0 if shard.valid_labels is None else len(shard.valid_labels),
+        )
+        valid = 0 if shard.valid_labels is None else len(shard.valid_labels)
+        await self.netwk.send_message(DealReply(train=len(shard.train_labels), valid=valid))
+
+    async def _initialise(self, ser_msg: SerializedMessage[Any]) -> None:
+        """Replace upstream's `initialize`: the same answers, with a trainer that runs in a thread."""
+        from services.client.training import CompiledModel, LocalTraining  # noqa: PLC0415 - imports TensorFlow
+
+        await self._ready()
+        try:
+            message: messaging.InitRequest = await asyncio.to_thread(ser_msg.deserialize)
+            if message.secagg is not None or message.dpsgd or message.fairness:
+                raise TrainingError(
+                    "the server asks for secure aggregation, DP-SGD or fairness, which this client lacks"
+                )
+            self.trainmanager = LocalTraining(
+                model=CompiledModel.of(message.model),
+                optim=message.optim,
+                aggrg=message.aggrg,
+                train_data=self.train_data,
+                valid_data=self.valid_data,
+                metrics=message.metrics,
+                logger=logger,
+                verbose=False,
+            )
+        except Exception as exc:
+            await self.netwk.send_message(messaging.Error(repr(exc)))
+            raise TrainingError(f"the server's model can't be set up ({exc})") from exc
+        await self.netwk.send_message(messaging.InitReply())
+
+    async def training_round(self, message: messaging.TrainRequest) -> None:
+        """Replace upstream's, which trains inside the event loop."""
+        manager = self._manager()
+        logger.info("round %d: training", message.round_i)
+        reply = await self._work(lambda: manager.training_round(message))
+        manager.model.collect_training_losses()  # reading empties the list, which would grow by one entry a step
+        await self.netwk.send_message(reply)
+
+    async def evaluation_round(self, message: messaging.EvaluationRequest) -> None:
+        """Replace upstream's, which evaluates inside the event loop."""
+        manager = self._manager()
+        reply = await self._work(lambda: manager.evaluation_round(message))
+        if isinstance(reply, messaging.EvaluationReply):
+            logger.info("round %d: validation loss %.4f", message.round_i, reply.loss)
+            if not self.share_metrics:
+                reply.metrics.clear()
+        await self.netwk.send_message(reply)
+
+    async def stop_training(self, message: messaging.StopTraining) -> None:
+        """Replace upstream's, which checkpoints."""
+        logger.info("training is over after %d rounds", message.rounds)
+
+    def _manager(self) -> LocalTraining:
+        if self.trainmanager is None:
+            raise TrainingError("the server asked for a round before it sent a model")
+        return self.trainmanager
+
+    async def _work(self, call: Callable[[], Message]) -> Message:
+        """Run `call` in a thread; when the connection goes, or this client is told to stop, end it within a step."""
+        manager = self._manager()
+        manager.resume()
+        work = asyncio.create_task(asyncio.to_thread(call))
+        lost = asyncio.create_task(self.netwk.lost())
+        try:
+            await asyncio.wait({work, lost}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                raise ConnectionLostError("the connection to the server was lost while training")
+            return work.result()
+        finally:
+            lost.cancel()
+            if not work.done():
+                manager.interrupt()
+                await asyncio.wait({work})
+
+    async def _ready(self) -> None:
+        if self._preloaded is not None:
+            await self._preloaded
+
+
+def _preload() -> None:
+    """Import TensorFlow, which takes seconds, while this client waits to be let in."""
+    import services.client.training  # noqa: F401, PLC0415
+
+
+def _seed_everything(seed: int) -> None:
+    import keras  # noqa: PLC0415 - imports TensorFlow
+
+    keras.utils.set_random_seed(seed)

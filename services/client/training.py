@@ -1,0 +1,65 @@
+"""Local training and evaluation, made to be run in a thread and to be interrupted between two steps."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from declearn.model.tensorflow import TensorflowModel
+from declearn.training import TrainingManager
+from declearn.typing import Batch
+
+
+class CompiledModel(TensorflowModel, register=False):
+    """`TensorflowModel` whose predictions and losses run as compiled graphs.
+
+    Overrides `compute_batch_predictions` and `loss_function`, which upstream runs eagerly, layer by layer.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        network = self.get_wrapped_model()
+        self._predict = tf.function(lambda images: network(images, training=False), reduce_retracing=True)
+        self._loss = tf.function(
+            lambda labels, outputs: network.compute_loss(y=labels, y_pred=outputs), reduce_retracing=True
+        )
+
+    @classmethod
+    def of(cls, model: TensorflowModel) -> CompiledModel:
+        """Wrap the network of a model received from the server; its weights are shared, not copied."""
+        return cls(model.get_wrapped_model(), **model._kwargs, _from_config=True)  # noqa: SLF001 - upstream has no getter
+
+    def compute_batch_predictions(self, batch: Batch) -> tuple[Any, Any, Any]:
+        images, labels, weights = self._unpack_batch(batch)
+        outputs = self._predict(images).numpy()
+        return labels.numpy(), outputs, None if weights is None else weights.numpy()
+
+    def loss_function(self, y_true: np.ndarray[Any, Any], y_pred: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        losses: np.ndarray[Any, Any] = self._loss(tf.convert_to_tensor(y_true), tf.convert_to_tensor(y_pred)).numpy()
+        return losses.squeeze()
+
+
+class LocalTraining(TrainingManager):
+    """`TrainingManager` that ends within one step when told to.
+
+    Overrides `run_train_step`, which raises `StopIteration` (upstream's own way to end a round early) once interrupted.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._interrupted = threading.Event()
+
+    def interrupt(self) -> None:
+        """End a round that runs in another thread; its result is of no use to anybody."""
+        self._interrupted.set()
+
+    def resume(self) -> None:
+        """Take rounds again."""
+        self._interrupted.clear()
+
+    def run_train_step(self, batch: Batch) -> None:
+        if self._interrupted.is_set():
+            raise StopIteration("interrupted")
+        super().run_train_step(batch)

@@ -1,0 +1,220 @@
+"""The role `init`: make ready what server and clients need, keep what is valid, and end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from services.errors import ConflictError, DataError, StorageError
+from services.experiment import Plan
+from services.init import dataset, identities, shards
+from services.init.locking import exclusive
+from services.paths import MANIFEST, Paths, write_atomic
+from services.settings import Settings
+from services.shards import (
+    CLASSES,
+    TEST_IMAGES,
+    TEST_LABELS,
+    TRAIN_IMAGES,
+    TRAIN_LABELS,
+    Cut,
+    Manifest,
+    dump_manifest,
+    read_labels,
+    read_manifest,
+)
+
+logger = logging.getLogger("fed.init")
+
+
+def run(settings: Settings, plan: Plan, paths: Paths, *, drop_to: int | None = None) -> None:
+    """Prepare data set, shards and identities; what is there and valid is kept as it is.
+
+    Args:
+        settings: of them `clients` and `max_clients` count here.
+        plan: of it `data` and `seed` count here.
+        paths: where everything lies.
+        drop_to: numeric id of the user to become, when started as root, before anything is written.
+
+    Raises:
+        UsageError: the scheme can't deal to that many clients.
+        DataError: a file of the data set is missing, truncated or altered.
+        ConflictError: what is kept was dealt otherwise than asked.
+        StorageError: a folder can't be written.
+    """
+    began = time.monotonic()
+    if drop_to is not None and os.geteuid() == 0:
+        drop_privileges(drop_to, paths.results)
+    manifest = prepare(settings.clients, settings.max_clients, plan, paths)
+    _log_seats(manifest.cuts[settings.clients])
+    report = identities.ensure(paths.certs, paths.client_certs, identities.client_names(settings.max_clients))
+    _log_identities(report)
+    logger.info("ready for up to %d clients, in %.1f s", manifest.largest, time.monotonic() - began)
+
+
+def prepare(clients: int, max_clients: int, plan: Plan, paths: Paths) -> Manifest:
+    """Write the arrays and the index sets for every size up to `max_clients`; keep those that are there and whole.
+
+    Nothing is written before it is certain that `clients` clients can train on it.
+
+    Raises:
+        UsageError, DataError, ConflictError, StorageError: see `run`.
+    """
+    source = dataset.SOURCES[plan.data.dataset]
+    recipe = shards.Recipe(plan.data.scheme, plan.seed, plan.data.valid_fraction, plan.data.alpha)
+    shards.check_size(clients, recipe.scheme)
+    with exclusive(paths.shards), exclusive(paths.test):
+        kept = _read_kept(paths.shards, source, recipe)
+        files = dict(kept.files) if kept else {}
+        train_kept = _are_kept(paths.shards, (TRAIN_IMAGES, TRAIN_LABELS), files)
+        test_kept = _are_kept(paths.test, (TEST_IMAGES, TEST_LABELS), files)
+        cuts = {size: cut for size, cut in kept.cuts.items() if shards.is_kept(paths.shards, size, cut)} if kept else {}
+        sizes = {*shards.sizes(max(clients, max_clients), recipe.scheme), *(kept.cuts if kept else ())}
+
+        data = None if train_kept and test_kept else dataset.load(paths.raw, source)
+        dealt: dict[int, shards.Deal] = {}
+        if lost := sorted(sizes - cuts.keys()):
+            labels = data.train_labels if data else read_labels(paths.shards)
+            dealt = {size: shards.deal(labels, size, recipe) for size in lost}
+            cuts |= {size: shards.describe(labels, seats) for size, seats in dealt.items()}
+        shards.check_usable(clients, cuts[clients], recipe)
+
+        if data and not train_kept:
+            files |= dataset.write_train(data, paths.shards)
+        if data and not test_kept:
+            files |= dataset.write_test(data, paths.test)
+        _log_step(f"data set {source.name}: {_number(source)} images", made=data is not None)
+        shards.write(paths.shards, dealt)
+        _log_step(f"shards: scheme {recipe.scheme}, seed {recipe.seed}, for {_ranges(sizes)} clients", made=bool(dealt))
+        if dealt and len(dealt) < len(sizes):
+            logger.info("shards: of these, those for %s clients are new", _ranges(dealt))
+        manifest = Manifest(**_terms(source, recipe), files=files, cuts={size: cuts[size] for size in sorted(cuts)})
+        _write_manifest(manifest, paths)
+        return manifest
+
+
+def drop_privileges(uid: int, results: Path) -> None:
+    """Go on as the user `uid`, after making sure that it can write into the folder `results`, should there be one.
+
+    A folder that Docker makes for a bind mount belongs to root, and one that a person made belongs to that person.
+
+    Raises:
+        StorageError: the folder's mode can't be changed.
+    """
+    try:
+        if results.exists() and not _is_writable(results, uid):
+            # Anyone may write, but only into what is theirs: as in /tmp.
+            results.chmod(0o1777)
+    except OSError as exc:
+        raise StorageError(
+            f"{results} can't be made writable ({exc.strerror or exc})",
+            f"a folder that user {uid} may write into",
+            "`chmod 1777` it, or set RESULTS in .env to another folder",
+        ) from exc
+    os.setgroups([])
+    os.setgid(uid)
+    os.setuid(uid)
+
+
+def _is_writable(folder: Path, uid: int) -> bool:
+    """Tell from its mode whether the user and the group `uid` can add files to `folder`."""
+    found = folder.stat()
+    shift = 6 if found.st_uid == uid else 3 if found.st_gid == uid else 0
+    needed = stat.S_IWOTH | stat.S_IXOTH
+    return (found.st_mode >> shift) & needed == needed
+
+
+def _terms(source: dataset.Source, recipe: shards.Recipe) -> dict[str, Any]:
+    """List what a kept deal must agree on with what is asked."""
+    alpha = recipe.alpha if recipe.scheme == "dirichlet" else None
+    return {"dataset": source.name, "data_sha256": source.sha256} | asdict(recipe) | {"alpha": alpha}
+
+
+def _read_kept(folder: Path, source: dataset.Source, recipe: shards.Recipe) -> Manifest | None:
+    """Read the manifest of an earlier run, if it left a whole one.
+
+    Raises:
+        ConflictError: it was dealt otherwise than asked.
+    """
+    try:
+        kept = read_manifest(folder)
+    except DataError:
+        return None
+    asked = _terms(source, recipe)
+    differing = [key for key, value in asked.items() if getattr(kept, key) != value]
+    if not differing:
+        return kept
+    if "scheme" in differing and "alpha" in differing:
+        differing.remove("alpha")
+    raise ConflictError(
+        f"{folder} was dealt with " + ", ".join(f"{key} {getattr(kept, key)}" for key in differing),
+        ", ".join(f"{key} {asked[key]}" for key in differing) + " as asked now",
+        "set SCHEME, SEED or EXPERIMENT back, or start over:"
+        f" `docker compose down -v` for containers, or delete {folder} on a host",
+    )
+
+
+def _are_kept(folder: Path, names: Iterable[str], files: dict[str, str]) -> bool:
+    return all(name in files and dataset.digest_file(folder / name) == files[name] for name in names)
+
+
+def _write_manifest(manifest: Manifest, paths: Paths) -> None:
+    """Write the manifest where it differs; it comes last, so what it lists is there."""
+    text = dump_manifest(manifest)
+    for path in (paths.shards / MANIFEST, paths.test / MANIFEST):
+        try:
+            if path.read_text() == text:
+                continue
+        except (OSError, UnicodeDecodeError):
+            pass
+        write_atomic(path, text)
+
+
+def _log_step(what: str, *, made: bool) -> None:
+    logger.info("%s, %s", what, "written" if made else "kept")
+
+
+def _log_seats(cut: Cut) -> None:
+    """Log what each client holds, one line each."""
+    logger.info("%6s %7s %7s   training images of each class 0 … %d", "client", "train", "valid", CLASSES - 1)
+    for number, seat in enumerate(cut.seats):
+        histogram = " ".join(f"{count:5d}" for count in seat.labels)
+        logger.info("%6d %7s %7s   %s", number, f"{seat.train:,}", f"{seat.valid:,}", histogram)
+
+
+def _log_identities(report: identities.Report) -> None:
+    for name, reason in report.held.items():
+        logger.warning("identity %s: %s, but a running client uses it; left as it is", name, reason)
+    for reason in sorted(set(report.made.values())):
+        names = [name for name, other in report.made.items() if other == reason]
+        logger.info("identities: %s, issued (%s)", _shortened(names), reason)
+    if report.kept:
+        logger.info("identities: %s, kept", _shortened(report.kept))
+    logger.info("identities: the first expires on %s", f"{report.expires:%Y-%m-%d %H:%M} UTC")
+
+
+def _number(source: dataset.Source) -> str:
+    return f"{source.train_images.shape[0]:,} + {source.test_images.shape[0]:,}"
+
+
+def _shortened(names: Iterable[str]) -> str:
+    """List names: all of a few, the ends of many."""
+    first, *rest = names
+    return f"{first} … {rest[-1]} ({len(rest) + 1} in all)" if len(rest) > 1 else ", ".join([first, *rest])
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    """Write numbers as ranges: 1-10, 12."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

@@ -1,0 +1,183 @@
+"""The client's websocket endpoint: its certificate, connecting with back-off, noticing that the server is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import ssl
+from collections.abc import Iterator
+
+import websockets
+from declearn.communication.api.backend import flags
+from declearn.communication.api.backend.actions import Accept, Join, Reject
+from declearn.communication.utils._compression import resolve_ws_compression
+from declearn.communication.websockets import WebsocketsClient
+from declearn.version import VERSION
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+
+from services.errors import FedError, IdentityError, LostError, NetworkError, RefusedError, UsageError
+from services.transport.hub import NAME_IN_USE
+from services.transport.messages import DEALABLE, PROBES
+from services.transport.server import CLOSE_TIMEOUT, LIVENESS_TIMEOUT
+
+CERTIFICATE_ALERTS = ("CERTIFICATE", "UNKNOWN_CA", "BAD_CERT")
+"""Parts of the names of TLS alerts by which a server refuses a client's certificate (RFC 8446, section 6.2)."""
+
+TRANSIENT_REFUSALS = (NAME_IN_USE, flags.REGISTRATION_CLOSED, flags.REGISTRATION_UNSTARTED)
+"""Refusals that pass: the other bearer of a name may be on its way out, registration may open."""
+
+
+class ConnectionLostError(LostError):
+    """The connection to the server closed while something was expected from it."""
+
+
+class ClientEndpoint(WebsocketsClient, register=False):
+    """`declearn.communication.websockets.WebsocketsClient` with a certificate, pings and a bounded back-off.
+
+    Overrides `start` (upstream tries ten times a second apart and never notices a frozen server), `register` (upstream
+    hides why it was refused) and `_send_message` (upstream lets the websocket library's error through).
+
+    Args:
+        server_uri: where the server listens, `wss://host:port`.
+        name: name to join under; the server compares it with the certificate.
+        context: TLS context, or None for plain websockets (tests).
+        dealable: announce that the server may deal this client its part of the data.
+        timeout: seconds to keep trying to connect and join.
+    """
+
+    def __init__(
+        self, server_uri: str, name: str, context: ssl.SSLContext | None, *, dealable: bool, timeout: float
+    ) -> None:
+        super().__init__(server_uri=server_uri, name=name)
+        self.logger = logging.getLogger("fed.client.network")
+        self._ssl = context
+        self._timeout = timeout
+        self.headers = {PROBES: "1"} | ({DEALABLE: "1"} if dealable else {})
+
+    async def start(self) -> None:
+        """Connect to the server and join, with exponential back-off, for at most `timeout` seconds.
+
+        Raises:
+            IdentityError: one side does not accept the other's certificate.
+            RefusedError: the server refuses this client for good.
+            NetworkError: the server did not answer, or did not let this client in, in the time given.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout
+        said = ""
+        for delay in _back_off():
+            try:
+                await self._connect(max(0.1, deadline - loop.time()))
+                refusal = await self._join()
+                if refusal is None:
+                    return
+                reason: FedError = RefusedError(f"the server refused {self.name}: {refusal}")
+            except (NetworkError, ConnectionLostError) as exc:
+                reason = exc
+            await self.stop()
+            if loop.time() + delay > deadline:
+                raise type(reason)(
+                    f"{reason.found}, for {self._timeout:g} s",
+                    reason.wanted,
+                    reason.remedy or "start the server, or raise CONNECT_TIMEOUT",
+                ) from reason
+            if str(reason) != said:
+                self.logger.warning("%s; trying for another %.0f s", reason.found, deadline - loop.time())
+                said = str(reason)
+            await asyncio.sleep(delay)
+
+    async def stop(self) -> None:
+        """Close the connection, saying that this client leaves."""
+        if self._socket is not None:
+            socket, self._socket = self._socket, None
+            await socket.close(websockets.frames.CloseCode.GOING_AWAY, "it left")
+
+    async def lost(self) -> None:
+        """Wait until the connection is gone."""
+        if self._socket is not None:
+            await self._socket.wait_closed()
+
+    async def _connect(self, timeout: float) -> None:
+        try:
+            self._socket = await websockets.connect(
+                self.server_uri,
+                logger=logging.getLogger("fed.client.websockets"),
+                ssl=self._ssl,
+                extra_headers=self.headers,
+                open_timeout=min(timeout, LIVENESS_TIMEOUT),
+                ping_interval=LIVENESS_TIMEOUT / 2,
+                ping_timeout=LIVENESS_TIMEOUT / 2,
+                close_timeout=CLOSE_TIMEOUT,
+                max_size=None,
+                compression=resolve_ws_compression(self.compression),
+            )
+        except (OSError, EOFError, InvalidHandshake, InvalidURI, TimeoutError, ValueError) as exc:
+            raise explain_failure(self.server_uri, exc) from exc
+
+    async def _join(self) -> str | None:
+        """Ask to join; returns None when let in, else why not for now.
+
+        Raises:
+            RefusedError: the refusal will not pass.
+        """
+        try:
+            reply = await self._exchange_action_messages(Join(name=self.name, version=VERSION))
+        except ConnectionLostError as exc:
+            cause = exc.__cause__.__cause__ if exc.__cause__ is not None else None
+            if isinstance(cause, ssl.SSLError):
+                # with TLS 1.3 the server's verdict on our certificate arrives after the handshake
+                raise explain_failure(self.server_uri, cause) from exc
+            raise
+        if isinstance(reply, Accept):
+            return None
+        refusal = reply.flag if isinstance(reply, Reject) else f"it answered a request to join with {reply!r}"
+        if refusal in TRANSIENT_REFUSALS:
+            return refusal
+        raise RefusedError(f"the server refused {self.name}: {refusal}", "", "join under the name of your certificate")
+
+    async def register(self) -> bool:
+        """Tell that this client has joined: `start` does so, or raises."""
+        return self._socket is not None
+
+    async def _send_message(self, bin_msg: bytes) -> bytes:
+        if self._socket is None:
+            raise ConnectionLostError("the connection to the server is closed")
+        try:
+            answer: bytes = await super()._send_message(bin_msg)
+        except ConnectionClosed as exc:
+            raise ConnectionLostError(f"the connection to {self.server_uri} was lost ({exc})") from exc
+        return answer
+
+
+def explain_failure(uri: str, error: Exception) -> FedError:
+    """Sort why connecting failed: what passes is a `NetworkError`, what needs somebody's hand anything else."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return IdentityError(
+                f"the certificate of {uri} is not accepted ({cause.verify_message})",
+                "one signed by the CA in ca-cert.pem that names this host",
+                "take the CA certificate of the same federation, or dial a name in the server's certificate",
+            )
+        if isinstance(cause, ssl.SSLError) and any(part in (cause.reason or "") for part in CERTIFICATE_ALERTS):
+            return IdentityError(
+                f"{uri} refused this client's certificate ({(cause.reason or '').lower().replace('_', ' ')})",
+                "a certificate of the server's own CA that has not expired",
+                "take the identity that the same `fed init` or `fed certs` issued",
+            )
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, InvalidURI | ValueError):
+        return UsageError(
+            f"server address {uri!r} can't be used", "wss://host:port", "correct SERVER_URI or --serv-uri"
+        )
+    detail = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+    return NetworkError(f"{uri} can't be reached ({detail})")
+
+
+def _back_off() -> Iterator[float]:
+    """Yield seconds to wait: doubling from 0.2 to 5, spread by a random quarter so that clients do not come at once."""
+    delay = 0.2
+    while True:
+        yield delay * random.uniform(0.75, 1.25)  # noqa: S311 - no secret hangs on it
+        delay = min(5.0, delay * 2)

@@ -1,0 +1,50 @@
+"""Messages we add to declearn's: a server deals a client its part of the data.
+
+They are only ever sent to a client that announced itself with `DEALABLE` in its handshake headers, so that a stock
+declearn client never meets a message it does not know.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+from declearn.messaging import Message
+
+DEALABLE = "X-Fed-Dealable"
+"""Handshake header (value `1`) of a client that holds the index sets of every federation size."""
+
+PROBES = "X-Fed-Probes"
+"""Handshake header (value `1`) of a client that trains off its event loop, so that it answers pings at all times."""
+
+
+@dataclasses.dataclass
+class Deal(Message):
+    """Server-emitted: train on seat `seat` of a federation of `size` clients.
+
+    Fields:
+        size: number of clients the data set is dealt to.
+        seat: rank of this client among them, in [0, size[.
+        seed: of the client's random draws (order of images, dropout).
+    """
+
+    typekey: ClassVar[str] = "fed_deal"
+
+    size: int
+    seat: int
+    seed: int
+
+
+@dataclasses.dataclass
+class DealReply(Message):
+    """Client-emitted: the index set named by a `Deal` is loaded.
+
+    Fields:
+        train: number of training images.
+        valid: number of validation images.
+    """
+
+    typekey: ClassVar[str] = "fed_deal_reply"
+
+    train: int
+    valid: int

@@ -1,0 +1,227 @@
+"""The server's websocket endpoint: mutual TLS, the event-driven hub, liveness by pings."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import errno
+import logging
+import socket as sockets
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import websockets
+from declearn.communication.utils._compression import resolve_ws_compression
+from declearn.communication.websockets import WebsocketsServer
+from declearn.communication.websockets._tools import (
+    StreamRefusedError,
+    receive_websockets_message,
+    send_websockets_message,
+)
+from declearn.messaging import Message, SerializedMessage
+from websockets.exceptions import ConnectionClosed
+from websockets.server import WebSocketServerProtocol
+
+from services.errors import NetworkError
+from services.transport import messages
+from services.transport.hub import ClientGoneError, Hub
+from services.transport.tls import peer_name
+
+LIVENESS_TIMEOUT = 20.0
+"""Seconds after which a frozen or cut-off peer is taken for gone: half to the next ping, half for its answer."""
+
+CLOSE_TIMEOUT = 1.0
+"""Seconds each step of closing a websocket may take; a dead peer answers none of them."""
+
+logger = logging.getLogger("fed.server.network")
+
+
+@dataclass
+class Traffic:
+    """Bytes of messages exchanged with one client, without TLS and framing."""
+
+    sent: int = 0
+    received: int = 0
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What came of asking several clients at once.
+
+    Attributes:
+        replies: by client, the message it replied with.
+        losses: by client, why there is no reply.
+    """
+
+    replies: dict[str, SerializedMessage[Any]]
+    losses: dict[str, str]
+
+
+class ServerEndpoint(WebsocketsServer, register=False):
+    """`declearn.communication.websockets.WebsocketsServer` with mutual TLS and an event-driven hub.
+
+    Overrides `start` (upstream turns ping time-outs off and lets a taken port raise) and `_handle_connection` (upstream
+    notices a death only when it next writes to the socket, and keeps a client that left politely).
+
+    Args:
+        host: address to listen on.
+        port: TCP port to listen on; 0 takes a free one, which `port` then names.
+        context: TLS context, or None for plain websockets (tests).
+        liveness_timeout: seconds after which a silent peer is taken for gone.
+    """
+
+    def __init__(
+        self, host: str, port: int, context: ssl.SSLContext | None, *, liveness_timeout: float = LIVENESS_TIMEOUT
+    ) -> None:
+        super().__init__(host=host, port=port)
+        self.logger = logger
+        self._ssl = context
+        self._liveness_timeout = liveness_timeout
+        self.handler: Hub = Hub(name_of=_proven_name, traits_of=_traits)
+        self.traffic: dict[str, Traffic] = collections.defaultdict(Traffic)
+
+    async def start(self) -> None:
+        """Start to listen.
+
+        Raises:
+            NetworkError: the port is taken, or the address is none of this machine's.
+        """
+        try:
+            self._server = await websockets.serve(
+                self._handle_connection,
+                host=self.host,
+                port=self.port,
+                logger=logging.getLogger("fed.server.websockets"),
+                ssl=self._ssl,
+                ping_interval=self._liveness_timeout / 2,
+                ping_timeout=self._liveness_timeout / 2,
+                close_timeout=CLOSE_TIMEOUT,
+                max_size=None,
+                compression=resolve_ws_compression(self.compression),
+            )
+        except OSError as exc:
+            taken = exc.errno == errno.EADDRINUSE
+            raise NetworkError(
+                f"port {self.port} on {self.host} is taken"
+                if taken
+                else f"can't listen on {self.host}:{self.port} ({exc})",
+                "a free port" if taken else "an address of this machine",
+                "choose another PORT, or end what holds it" if taken else "choose another host",
+            ) from exc
+        self.port = self._server.sockets[0].getsockname()[1]
+        self.handler.open_clients_registration()
+        logger.info("listening on %s:%s", self.host, self.port)
+
+    async def stop(self) -> None:
+        """Stop to listen, close every connection and forget everybody."""
+        await self.handler.purge()
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
+            self._server = None
+
+    def traits(self, client: str) -> frozenset[str]:
+        """Tell what a connected client's handshake said of it."""
+        mailbox = self.handler.mailboxes.get(client)
+        return frozenset() if mailbox is None else mailbox.traits
+
+    async def ask(
+        self, requests: Mapping[str, Message], expected: type[Message], timeout: float | None = None
+    ) -> Answers:
+        """Send each client its request and gather one reply each, until all have answered, left or run out of time.
+
+        Args:
+            requests: message by client.
+            expected: type of message a reply must have.
+            timeout: seconds until who has not answered counts as lost.
+        """
+        # the same message for many is serialised once: weights are the bulk of it
+        serialized = {id(message): message.serialize() for message in requests.values()}
+
+        async def one(client: str, message: Message) -> SerializedMessage[Any] | str:
+            try:
+                content = await self.handler.exchange(serialized[id(message)], client, timeout)
+                reply: SerializedMessage[Any] = SerializedMessage.from_bin_message(content)
+            except ClientGoneError as exc:
+                return exc.reason
+            except TimeoutError:
+                return f"no answer within {timeout:g} s"
+            except (KeyError, TypeError, ValueError) as exc:
+                return f"unreadable answer ({exc})"
+            if issubclass(reply.message_cls, expected):
+                return reply
+            if reply.message_cls.typekey == "error":
+                return str(reply.deserialize().message)
+            return f"answered with {reply.message_cls.typekey!r} where {expected.typekey!r} was due"
+
+        outcomes = await asyncio.gather(*(one(client, message) for client, message in requests.items()))
+        answers = dict(zip(requests, outcomes, strict=True))
+        return Answers(
+            {client: answer for client, answer in answers.items() if not isinstance(answer, str)},
+            {client: answer for client, answer in answers.items() if isinstance(answer, str)},
+        )
+
+    async def tell(self, message: Message, timeout: float) -> None:
+        """Send every connected client a message that asks for no reply; who does not collect it in time misses it."""
+        content = message.serialize()
+        calls = (self.handler.send_message(content, client, timeout) for client in sorted(self.client_names))
+        await asyncio.gather(*calls, return_exceptions=True)
+
+    async def _handle_connection(self, socket: WebSocketServerProtocol) -> None:
+        """Serve one connection, and tell the hub at once when it is gone."""
+        if messages.PROBES not in _traits(socket):
+            # a stock client trains inside its event loop and answers no ping meanwhile
+            socket.ping_timeout = None
+        _keep_alive(socket)
+        watch = asyncio.create_task(self._watch(socket))
+        try:
+            async for frame in socket:
+                known = socket in self.handler.registered_clients
+                request = await receive_websockets_message(frame, socket, allow_chunks=known)
+                answer = (await self.handler.handle_message(request, socket)).serialize()
+                name = self.handler.registered_clients.get(socket)
+                if name is not None:
+                    self.traffic[name].received += len(request)
+                    self.traffic[name].sent += len(answer)
+                await send_websockets_message(answer, socket)
+                if socket not in self.handler.registered_clients:
+                    break
+        except StreamRefusedError:
+            logger.warning("refused a stream of chunks from %s", _address(socket))
+        except ConnectionClosed:
+            pass  # the watch says so
+        finally:
+            with contextlib.suppress(ConnectionClosed):
+                await socket.close()
+            await watch
+
+    async def _watch(self, socket: WebSocketServerProtocol) -> None:
+        await socket.wait_closed()
+        reason = socket.close_reason
+        if socket.close_code == websockets.frames.CloseCode.ABNORMAL_CLOSURE or not reason:
+            reason = "connection lost"
+        self.handler.depart(socket, reason)
+
+
+def _proven_name(socket: WebSocketServerProtocol) -> str | None:
+    return peer_name(socket.transport.get_extra_info("ssl_object"))
+
+
+def _traits(socket: WebSocketServerProtocol) -> frozenset[str]:
+    headers = socket.request_headers
+    return frozenset(name for name in (messages.DEALABLE, messages.PROBES) if headers.get(name) == "1")
+
+
+def _address(socket: WebSocketServerProtocol) -> str:
+    peer = socket.remote_address
+    return "somebody" if peer is None else f"{peer[0]}:{peer[1]}"
+
+
+def _keep_alive(socket: WebSocketServerProtocol) -> None:
+    """Let the kernel probe an idle connection too (RFC 9293, 3.8.4)."""
+    raw = socket.transport.get_extra_info("socket")
+    if raw is not None:
+        raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_KEEPALIVE, 1)
