@@ -6,7 +6,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,8 @@ def run(settings: Settings, plan: Plan, paths: Paths, *, drop_to: int | None = N
     _log_seats(manifest.cuts[settings.clients])
     report = identities.ensure(paths.certs, paths.client_certs, identities.client_names(settings.max_clients))
     _log_identities(report)
-    logger.info("ready for up to %d clients, in %.1f s", manifest.largest, time.monotonic() - began)
+    largest = min(manifest.largest, settings.max_clients)
+    logger.info("ready for up to %d clients, in %.1f s", largest, time.monotonic() - began)
 
 
 def prepare(clients: int, max_clients: int, plan: Plan, paths: Paths) -> Manifest:
@@ -89,11 +90,10 @@ def prepare(clients: int, max_clients: int, plan: Plan, paths: Paths) -> Manifes
             files |= dataset.write_train(data, paths.shards)
         if data and not test_kept:
             files |= dataset.write_test(data, paths.test)
-        _log_step(f"data set {source.name}: {_number(source)} images", made=data is not None)
+        count = f"{source.train_images.shape[0]:,} + {source.test_images.shape[0]:,}"
+        logger.info("data set %s: %s images %s", source.name, count, "written" if data else "kept")
         shards.write(paths.shards, dealt)
-        _log_step(f"shards: scheme {recipe.scheme}, seed {recipe.seed}, for {_ranges(sizes)} clients", made=bool(dealt))
-        if dealt and len(dealt) < len(sizes):
-            logger.info("shards: of these, those for %s clients are new", _ranges(dealt))
+        _log_shards(recipe, cuts, dealt)
         manifest = Manifest(**_terms(source, recipe), files=files, cuts={size: cuts[size] for size in sorted(cuts)})
         _write_manifest(manifest, paths)
         return manifest
@@ -176,8 +176,14 @@ def _write_manifest(manifest: Manifest, paths: Paths) -> None:
         write_atomic(path, text)
 
 
-def _log_step(what: str, *, made: bool) -> None:
-    logger.info("%s, %s", what, "written" if made else "kept")
+def _log_shards(recipe: shards.Recipe, cuts: Mapping[int, Cut], dealt: Mapping[int, shards.Deal]) -> None:
+    what = f"shards of scheme {recipe.scheme}, seed {recipe.seed}"
+    if dealt:
+        logger.info("%s: for %s clients written", what, _ranges(dealt))
+    if kept := cuts.keys() - dealt.keys():
+        logger.info("%s: for %s clients kept", what, _ranges(kept))
+    if useless := [size for size in cuts if not cuts[size].usable]:
+        logger.warning("%s: a federation of %s can't train, a client would hold no image", what, _ranges(useless))
 
 
 def _log_seats(cut: Cut) -> None:
@@ -197,10 +203,6 @@ def _log_identities(report: identities.Report) -> None:
     if report.kept:
         logger.info("identities: %s, kept", _shortened(report.kept))
     logger.info("identities: the first expires on %s", f"{report.expires:%Y-%m-%d %H:%M} UTC")
-
-
-def _number(source: dataset.Source) -> str:
-    return f"{source.train_images.shape[0]:,} + {source.test_images.shape[0]:,}"
 
 
 def _shortened(names: Iterable[str]) -> str:
