@@ -16,6 +16,9 @@ from services.paths import CA_CERTIFICATE, SERVER_CERTIFICATE, SERVER_KEY, Paths
 DEFAULTS = settings.Settings()
 
 
+_Formatter = argparse.ArgumentDefaultsHelpFormatter
+
+
 class _Parser(argparse.ArgumentParser):
     """`ArgumentParser` whose mistakes are errors of ours: one line, exit code 2, no usage text over it."""
 
@@ -65,7 +68,11 @@ def _parser() -> argparse.ArgumentParser:
 
     def add(name: str, command: Callable[[argparse.Namespace, settings.Settings], None], text: str) -> _Parser:
         sub: _Parser = commands.add_parser(
-            name, help=text, description=text, allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+            name,
+            help=text,
+            description=text,
+            allow_abbrev=False,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         )
         sub.set_defaults(command=command, role=name)
         return sub
@@ -76,11 +83,11 @@ def _parser() -> argparse.ArgumentParser:
     data = add("data", _data, "Cut MNIST into one folder of arrays a client.")
     data.add_argument("nb_clients", type=int, metavar="N", help="number of clients")
     _split_flags(data, scheme="iid")
-    data.add_argument("--folder", type=Path, default=Path("data"), help="folder that holds mnist_raw/, and receives the cut")
+    data.add_argument("--folder", type=Path, default=Path("data"), help="folder with mnist_raw/ that receives the cut")
 
-    certs = add("certs", _certs, "Issue a CA, a server certificate and client identities. The CA's key is never written.")
+    certs = add("certs", _certs, "Issue a CA, a server certificate and client identities. Its key is never written.")
     certs.add_argument("--folder", type=Path, default=Path("certs"), help="folder that receives them")
-    certs.add_argument("--host", action="append", help="name or address that clients dial; repeat for more (default: localhost)")
+    certs.add_argument("--host", action="append", help="name or address that clients dial; repeatable")
     certs.add_argument("--clients", type=int, default=DEFAULTS.max_clients, help="number of client identities")
     certs.add_argument("--name", action="append", default=[], help="identity beside client_<i>; repeat for more")
 
@@ -92,13 +99,15 @@ def _parser() -> argparse.ArgumentParser:
     server.add_argument("--no-client-auth", action="store_true", help="let clients without a certificate join")
     server.add_argument("--host", help=f"address to listen on (default: {DEFAULTS.host})")
     server.add_argument("--port", type=int, help=f"port to listen on (default: {DEFAULTS.port})")
-    server.add_argument("--status-port", type=int, help=f"port of the status page, 0 for none (default: {DEFAULTS.status_port})")
+    server.add_argument("--status-port", type=int, help=f"status page, 0: none (default: {DEFAULTS.status_port})")
     server.add_argument("--experiment", type=Path, help=f"experiment file (default: {DEFAULTS.experiment})")
     server.add_argument("--rounds", type=int, help="rounds in place of the experiment's")
 
-    client = add("client", _client, "Take part: with own data under NAME, or, with no arguments, as the next free identity.")
-    client.add_argument("client_name", nargs="?", metavar="NAME", help="identity to claim (default: the lowest free one)")
-    client.add_argument("data_folder", nargs="?", type=Path, metavar="FOLDER", help="folder that holds NAME/train_data.npy …")
+    client = add(
+        "client", _client, "Take part with own data as NAME; or, with no arguments, as the next free identity."
+    )
+    client.add_argument("client_name", nargs="?", metavar="NAME", help="identity to claim (default: lowest free)")
+    client.add_argument("data_folder", nargs="?", type=Path, metavar="FOLDER", help="folder with NAME/train_data.npy …")
     client.add_argument("--serv-uri", help=f"address of the server (default: {DEFAULTS.server_uri})")
     client.add_argument("--ca-cert", type=Path, default=Path("certs") / CA_CERTIFICATE, help="PEM CA of the server")
     client.add_argument("--identities", type=Path, help="folder of client identities (default: clients/ beside the CA)")
@@ -144,10 +153,9 @@ def _data(options: argparse.Namespace, env: settings.Settings) -> None:
 
     settings.check_clients(options.nb_clients, settings.MAX_PREPARED)
     del env  # declearn's script takes all it needs from its arguments, and so do we
-    folder, seed = folders.write_folders(
-        options.folder / "mnist_raw", options.folder, options.nb_clients, options.scheme, options.seed
-    )
-    print(f"{folder}: {options.nb_clients} clients, scheme {options.scheme}, seed {seed}")
+    raw = options.folder / "mnist_raw"
+    seed = folders.write_folders(raw, options.folder, options.nb_clients, options.scheme, options.seed)
+    print(f"{options.folder}/mnist_{options.scheme}: {options.nb_clients} clients, seed {seed}")
 
 
 def _certs(options: argparse.Namespace, env: settings.Settings) -> None:
@@ -156,9 +164,7 @@ def _certs(options: argparse.Namespace, env: settings.Settings) -> None:
     settings.check_clients(options.clients, settings.MAX_PREPARED)
     del env
     names = [f"client_{number}" for number in range(options.clients)] + options.name
-    report = identities.ensure(
-        options.folder, options.folder / "clients", names, options.host or list(identities.DEFAULT_HOSTS)
-    )
+    report = identities.ensure(options.folder, options.folder / "clients", names, options.host or identities.HOSTS)
     print(f"{options.folder}: {report}")
 
 

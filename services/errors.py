@@ -21,8 +21,6 @@ Code 0 is a completed run, code 1 an error nobody foresaw (a bug: its traceback 
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 
 class FedError(Exception):
     """Base of all foreseen failures: one line that says what was found, what was wanted and what to do.
@@ -33,7 +31,7 @@ class FedError(Exception):
         remedy: what the reader can do, as an instruction; may be empty where nothing can be done.
     """
 
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
 
     def __init__(self, found: str, wanted: str = "", remedy: str = "") -> None:
         self.found = found

@@ -6,7 +6,7 @@ Ours go to both; those of declearn, TensorFlow and the websocket library go to t
 from __future__ import annotations
 
 import logging
-import sys
+import os
 import traceback
 from pathlib import Path
 
@@ -44,7 +44,8 @@ def configure(role: str, *, verbose: bool = True) -> None:
     root = logging.getLogger()
     root.handlers.clear()
     root.setLevel(logging.INFO)
-    console = logging.StreamHandler(sys.stderr)
+    # a copy of descriptor 2: `services.engine` turns the original away while TensorFlow loads
+    console = logging.StreamHandler(os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace"))
     console.setFormatter(_Console(role))
     console.setLevel(logging.INFO if verbose else logging.WARNING)
     console.addFilter(_worth_showing)

@@ -23,7 +23,7 @@ class ImageDataset(InMemoryDataset, register=False):
     def _build_iterator(self, data: Any, batch_size: int, order: np.ndarray[Any, Any]) -> Iterator[Any]:
         batches = super()._build_iterator(data, batch_size, order)
         if data is self.feats and data.dtype == np.uint8:
-            return (SCALE[batch] for batch in batches)
+            return (SCALE[np.asarray(batch)] for batch in batches)
         return batches
 
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from declearn import messaging
 from declearn.main import FederatedClient
 from declearn.messaging import Message, SerializedMessage
 
+from services import engine
 from services.client.dataset import datasets, nothing
 from services.errors import FedError, LostError, NetworkError, TrainingError
 from services.shards import Shard
@@ -23,6 +24,8 @@ from services.transport.client import ClientEndpoint, ConnectionLostError
 from services.transport.messages import Deal, DealReply
 
 if TYPE_CHECKING:
+    from declearn.model.tensorflow import TensorflowModel
+
     from services.client.training import LocalTraining
 
 logger = logging.getLogger("fed.client")
@@ -137,7 +140,7 @@ class Session(FederatedClient):
                     "the server asks for secure aggregation, DP-SGD or fairness, which this client lacks"
                 )
             self.trainmanager = LocalTraining(
-                model=CompiledModel.of(message.model),
+                model=CompiledModel.of(cast("TensorflowModel", message.model)),
                 optim=message.optim,
                 aggrg=message.aggrg,
                 train_data=self.train_data,
@@ -202,7 +205,7 @@ class Session(FederatedClient):
 
 def _preload() -> None:
     """Import TensorFlow, which takes seconds, while this client waits to be let in."""
-    import services.client.training  # noqa: F401, PLC0415
+    engine.load()
 
 
 def _seed_everything(seed: int) -> None:

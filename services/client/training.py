@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import tensorflow as tf
@@ -32,7 +32,7 @@ class CompiledModel(TensorflowModel, register=False):
         return cls(model.get_wrapped_model(), **model._kwargs, _from_config=True)  # noqa: SLF001 - upstream has no getter
 
     def compute_batch_predictions(self, batch: Batch) -> tuple[Any, Any, Any]:
-        images, labels, weights = self._unpack_batch(batch)
+        images, labels, weights = cast("tuple[Any, Any, Any]", self._unpack_batch(batch))
         outputs = self._predict(images).numpy()
         return labels.numpy(), outputs, None if weights is None else weights.numpy()
 

@@ -1,7 +1,7 @@
 """The rounds: overrides of `declearn.main.FederatedServer`.
 
-Upstream asks a fixed set of clients and fails with the first that fails. Ours deals each member its seat, asks whoever is
-there, goes on with those that answer, and records each round. The messages exchanged are upstream's.
+Upstream asks a fixed set of clients and fails with the first that fails. Ours deals each member its seat, asks whoever
+is there, goes on with those that answer, and records each round. The messages exchanged are upstream's.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import logging
 import math
 import time
 import zlib
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from declearn import messaging
@@ -21,7 +21,7 @@ from declearn.main import FederatedServer
 from declearn.main.config import EvaluateConfig, FLOptimConfig, TrainingConfig
 from declearn.messaging import Message
 from declearn.metrics import MulticlassAccuracyPrecisionRecall
-from declearn.model.tensorflow import TensorflowModel
+from declearn.model.tensorflow import TensorflowModel, TensorflowVector
 
 from services.errors import QuorumError, TrainingError
 from services.experiment import Plan
@@ -116,7 +116,7 @@ class Federation(FederatedServer):
     def restore_best(self) -> None:
         """Put the weights of the lowest validation loss back into the model, as upstream does at the end."""
         if self._best is not None:
-            self.model.set_weights(self._best, trainable=True)
+            self.model.set_weights(cast("TensorflowVector", self._best), trainable=True)
 
     # -- members --------------------------------------------------------------------------------------------------
 
@@ -147,7 +147,9 @@ class Federation(FederatedServer):
                 "raise MAX_CLIENTS, or scale down",
             )
         seats = {client: Seat(len(dealable), rank) for rank, client in enumerate(sorted(dealable, key=natural))}
-        changed = {client: seat for client, seat in seats.items() if self.seats.get(client) != seat or client not in self.ready}
+        changed = {
+            client: seat for client, seat in seats.items() if self.seats.get(client) != seat or client not in self.ready
+        }
         if changed:
             logger.info("dealing the data set to %d clients", len(dealable))
         requests: dict[str, Message] = {
@@ -201,7 +203,9 @@ class Federation(FederatedServer):
             score.accuracy,
         )
         if not math.isfinite(score.loss):
-            raise TrainingError(f"the model's test loss is {score.loss} after round {self.round}", "a finite one", "lower lrate")
+            raise TrainingError(
+                f"the model's test loss is {score.loss} after round {self.round}", "a finite one", "lower lrate"
+            )
 
     async def _train_round(self, members: list[str]) -> dict[str, messaging.TrainReply]:
         request = messaging.TrainRequest(

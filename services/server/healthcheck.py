@@ -1,17 +1,25 @@
-"""Ask the server of this container whether it can still progress: exit 0 if so; leaves no log line."""
+"""Exit 0 while the server says it is healthy: what the container's health check runs, so it imports next to nothing."""
+
+from __future__ import annotations
 
 import http.client
 import os
 import sys
 
+TIMEOUT = 3.0
+
 
 def main() -> int:
-    """Ask `/healthz` on this container's loopback."""
-    connection = http.client.HTTPConnection("127.0.0.1", int(os.environ.get("STATUS_PORT") or 8000), timeout=3)
+    """Ask the status page of this container, `/healthz`, whether the federation can still progress.
+
+    Returns:
+        0 where it answers 200, else 1.
+    """
+    connection = http.client.HTTPConnection("127.0.0.1", int(os.environ.get("STATUS_PORT") or 8000), timeout=TIMEOUT)
     try:
         connection.request("GET", "/healthz")
         return 0 if connection.getresponse().status == http.client.OK else 1
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return 1
     finally:
         connection.close()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from services import logs, shards
+from services import engine, logs, shards
 from services.errors import FedError, QuorumError, StoppedError, UsageError
 from services.experiment import Plan
 from services.server.results import RunFolder, versions
@@ -69,7 +69,11 @@ def run(plan: Plan, options: ServerOptions) -> None:
     context = tls.server_context(options.certificate, options.key, options.ca)
     folder = RunFolder(options.results)
     logs.to_file(folder.path / "server.log")
-    asyncio.run(until_stopped(_Run(plan, options, manifest, ServerEndpoint(options.host, options.port, context), folder).serve()))
+    asyncio.run(
+        until_stopped(
+            _Run(plan, options, manifest, ServerEndpoint(options.host, options.port, context), folder).serve()
+        )
+    )
 
 
 class _Run:
@@ -152,13 +156,14 @@ class _Run:
         while True:
             there = len(self.endpoint.client_names)
             try:
-                await hub.until_clients(lambda count, there=there: count > there, limits.join_grace)
+                await hub.until_clients(there.__lt__, limits.join_grace)
             except TimeoutError:
                 break
         logger.info("%d clients joined: %s", there, ", ".join(sorted(self.endpoint.client_names)))
 
     def _build(self) -> Federation:
         """Import TensorFlow and build the model, in a thread while clients arrive."""
+        engine.load()
         from services.server.evaluation import HeldOut  # noqa: PLC0415 - imports TensorFlow
         from services.server.federation import Federation  # noqa: PLC0415
         from services.server.model import CLASSES, build_model, build_optim  # noqa: PLC0415
@@ -199,7 +204,7 @@ class _Run:
                 self.folder.rounds[-1].clients,
                 score.accuracy,
             )
-        logger.info("results are in %s", self.folder.path)
+        logger.info("results are in %s", self.folder.label)
 
     def _write_summary(self, status: str, reason: str, score: Any = None) -> None:
         last = self.folder.rounds[-1] if self.folder.rounds else None

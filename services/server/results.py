@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from services import __version__, experiment
 from services.errors import StorageError
@@ -122,6 +121,11 @@ class RunFolder:
         self.run_id, self.path = _create(results)
         _point(results / LATEST, self.run_id)
 
+    @property
+    def label(self) -> str:
+        """How to name the folder to a person: `results/<run-id>`, wherever `results` is mounted or linked to."""
+        return f"{self.path.parent.name}/{self.run_id}"
+
     def write(self, name: str, content: str | bytes) -> None:
         """Write one file of the run."""
         write_atomic(self.path / name, content)
@@ -215,6 +219,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not np.isfinite(value):
         return None
     return value
-
-
-Confusion = NDArray[np.int64]

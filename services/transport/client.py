@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
+import socket
 import ssl
 from collections.abc import Iterator
 
@@ -171,7 +173,12 @@ def explain_failure(uri: str, error: Exception) -> FedError:
         return UsageError(
             f"server address {uri!r} can't be used", "wss://host:port", "correct SERVER_URI or --serv-uri"
         )
-    detail = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+    if isinstance(error, TimeoutError):
+        detail = "no answer in time"
+    elif isinstance(error, OSError) and not isinstance(error, socket.gaierror) and error.errno:
+        detail = os.strerror(error.errno).lower()
+    else:
+        detail = str(error) or type(error).__name__
     return NetworkError(f"{uri} can't be reached ({detail})")
 
 

@@ -18,6 +18,8 @@ from declearn.communication.api.backend.actions import Accept, ActionMessage, Dr
 
 from services.errors import LostError
 
+logger = logging.getLogger("fed.server.hub")
+
 NAME_IN_USE = "another client is connected under this name"
 
 
@@ -95,7 +97,7 @@ class Hub(MessagesHandler):
         traits_of: Callable[[Any], frozenset[str]] = lambda _: frozenset(),
     ) -> None:
         # upstream's constructor warns that its logger argument is deprecated, yet requires it
-        self.logger = logging.getLogger("fed.server.hub")
+        self.logger = logging.getLogger("declearn.server.messages_handler")
         self.heartbeat = 0.0
         self.registered_clients: dict[Any, str] = {}
         self.registration_status = flags.REGISTRATION_UNSTARTED
@@ -149,10 +151,10 @@ class Hub(MessagesHandler):
         """Accept a client under the name its certificate proves; upstream trusts the name in the message."""
         proven = self._name_of(context)
         if proven is not None and message.name != proven and context not in self.registered_clients:
-            self.logger.warning("refused %r: its certificate names %r", message.name, proven)
+            logger.warning("refused %r: its certificate names %r", message.name, proven)
             return Reject(f"your certificate names {proven!r}, you asked to join as {message.name!r}")
         if proven is not None and proven in self.mailboxes and self.mailboxes[proven].context is not context:
-            self.logger.warning("refused a second client under the name %r", proven)
+            logger.warning("refused a second client under the name %r", proven)
             return Reject(NAME_IN_USE)
         answer: Accept | Reject = await super()._handle_join_request(message, context)
         return answer
@@ -171,7 +173,7 @@ class Hub(MessagesHandler):
             return Reject(flags.REJECT_UNREGISTERED)
         if mailbox.owed:
             mailbox.owed -= 1
-            self.logger.info("discarded a late reply of %s", mailbox.name)
+            logger.info("discarded a late reply of %s", mailbox.name)
             return Ping()
         await mailbox.until(lambda: mailbox.incoming is None or mailbox.gone is not None)
         mailbox.incoming = message.content

@@ -11,7 +11,7 @@ import socket as sockets
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import websockets
 from declearn.communication.utils._compression import resolve_ws_compression
@@ -111,7 +111,7 @@ class ServerEndpoint(WebsocketsServer, register=False):
                 "a free port" if taken else "an address of this machine",
                 "choose another PORT, or end what holds it" if taken else "choose another host",
             ) from exc
-        self.port = self._server.sockets[0].getsockname()[1]
+        self.port = next(iter(self._server.sockets)).getsockname()[1]
         self.handler.open_clients_registration()
         logger.info("listening on %s:%s", self.host, self.port)
 
@@ -180,7 +180,8 @@ class ServerEndpoint(WebsocketsServer, register=False):
         try:
             async for frame in socket:
                 known = socket in self.handler.registered_clients
-                request = await receive_websockets_message(frame, socket, allow_chunks=known)
+                # a text frame is no message of declearn's; the hub says so
+                request = await receive_websockets_message(cast("bytes", frame), socket, allow_chunks=known)
                 answer = (await self.handler.handle_message(request, socket)).serialize()
                 name = self.handler.registered_clients.get(socket)
                 if name is not None:

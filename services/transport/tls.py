@@ -1,7 +1,7 @@
 """TLS contexts of both ends, and whose certificate the other end showed.
 
-TLS 1.2 or later, mutual by default (RFC 8446, RFC 5280): each side proves itself by a certificate of the federation's CA.
-Certificate files are read and checked before a socket is opened, so that what is wrong with them is said in one line.
+TLS 1.2 or later, mutual by default (RFC 8446, RFC 5280): each side proves itself by a certificate of the federation's
+CA. Certificate files are read and checked before a socket is opened, so that what is wrong with them is one line.
 """
 
 from __future__ import annotations

@@ -1,0 +1,127 @@
+"""`fed demo`: the whole federation on this machine, as processes, without Docker.
+
+The same command and the same files as in the containers: `fed init`, then `fed server` and `fed client` side by side.
+Data and identities are prepared in a folder that goes away with the run; results stay.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from services import experiment
+from services.errors import FedError, StoppedError
+from services.paths import CA_CERTIFICATE, SERVER_CERTIFICATE, SERVER_KEY, Paths
+
+CLIENT_PATIENCE = 30.0
+"""Seconds that clients have to end once the server has."""
+
+logger = logging.getLogger("fed.demo")
+
+
+class DemoError(FedError):
+    """The server ended with an error; its own line says which, and this ends with its code."""
+
+    def __init__(self, role: str, code: int) -> None:
+        super().__init__(f"{role} ended with code {code}", "", f"see the lines of {role} above")
+        self.exit_code = code if code > 0 else FedError.exit_code
+
+
+def run(plan: experiment.Plan, clients: int, paths: Paths) -> None:
+    """Train `plan` with `clients` client processes and one server process.
+
+    Raises:
+        FedError: a process ended with an error; the exit code is that process's.
+        StoppedError: a signal ended the demo.
+    """
+    with tempfile.TemporaryDirectory(prefix="fed-demo-") as folder, _stoppable():
+        root = Path(folder)
+        (root / "data").mkdir()
+        (root / "data" / "mnist_raw").symlink_to(paths.raw.resolve())
+        paths.results.mkdir(parents=True, exist_ok=True)
+        (root / "results").symlink_to(paths.results.resolve())
+        (root / "experiment.yml").write_text(experiment.dump(plan), encoding="utf-8")
+        port = _free_port()
+        env = {
+            "FED_ROOT": folder,
+            "EXPERIMENT": str(root / "experiment.yml"),
+            "CLIENTS": str(clients),
+            "MAX_CLIENTS": str(clients),
+            "PORT": str(port),
+            "STATUS_PORT": "0",
+            "SERVER_URI": f"wss://localhost:{port}",
+        }
+        _federate(env, clients, Paths(root))
+
+
+def _federate(env: Mapping[str, str], clients: int, paths: Paths) -> None:
+    certs = paths.certs
+    ca = str(certs / CA_CERTIFICATE)
+    identity = ("--certificate", str(certs / SERVER_CERTIFICATE), "--private-key", str(certs / SERVER_KEY))
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        code = _start(env, "init").wait()
+        if code:
+            raise DemoError("init", code)
+        server = _start(env, "server", *identity)
+        processes.append(server)
+        processes += [_start(env, "client", "--ca-cert", ca, "--quiet") for _ in range(clients)]
+        logger.info("a server and %d clients are at work", clients)
+        code = server.wait()
+        for process in processes:
+            process.wait(CLIENT_PATIENCE if code == 0 else 5.0)
+        if code:
+            raise DemoError("server", code)
+    except subprocess.TimeoutExpired:
+        if code:
+            raise DemoError("server", code) from None
+        logger.warning("a client did not end with the server; it is ended now")
+    finally:
+        _end(processes)
+
+
+def _start(env: Mapping[str, str], *words: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "services", *words]
+    # a group of its own, so that Ctrl-C reaches the demo alone, which then ends everybody in order
+    return subprocess.Popen(command, env=os.environ | env, start_new_session=True)  # noqa: S603 - our own command
+
+
+def _end(processes: list[subprocess.Popen[bytes]]) -> None:
+    """End what still runs: ask first, insist after ten seconds."""
+    running = [process for process in processes if process.poll() is None]
+    for process in running:
+        process.terminate()
+    for process in running:
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Turn SIGTERM and Ctrl-C into a `StoppedError`, so that what was started is ended."""
+
+    def stop(number: int, _: object) -> None:
+        raise StoppedError(f"stopped by {signal.Signals(number).name}")
+
+    kept = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+def _free_port() -> int:
+    with socket.create_server(("localhost", 0)) as listener:
+        return int(listener.getsockname()[1])
