@@ -1,0 +1,1 @@
+"""Tests mirror `services/`, one file a module."""
