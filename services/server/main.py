@@ -69,11 +69,12 @@ def run(plan: Plan, options: ServerOptions) -> None:
     context = tls.server_context(options.certificate, options.key, options.ca)
     folder = RunFolder(options.results)
     logs.to_file(folder.path / "server.log")
-    asyncio.run(
-        until_stopped(
-            _Run(plan, options, manifest, ServerEndpoint(options.host, options.port, context), folder).serve()
-        )
-    )
+
+    async def serve() -> None:
+        endpoint = ServerEndpoint(options.host, options.port, context)
+        await until_stopped(_Run(plan, options, manifest, endpoint, folder).serve())
+
+    asyncio.run(serve())
 
 
 class _Run:
