@@ -40,8 +40,8 @@ def curves(rounds: Sequence[Round]) -> bytes:
             f"{rounds[-1].test_accuracy:.4f}",
             (numbers[-1], rounds[-1].test_accuracy),
             textcoords="offset points",
-            xytext=(0, 8),
-            ha="center",
+            xytext=(-8, 2),
+            ha="right",
             color=TEST,
         )
     return _png(figure)
