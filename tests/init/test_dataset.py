@@ -47,19 +47,19 @@ def test_readme_states_the_digests_that_are_checked() -> None:
         assert f"| {file.name.removesuffix('.gz')} | {file.size:,} | {file.sha256} |" in text
 
 
-def missing(path: Path) -> None:
+def _missing(path: Path) -> None:
     path.unlink()
 
 
-def truncated(path: Path) -> None:
+def _truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def plain(path: Path) -> None:
+def _plain(path: Path) -> None:
     path.write_bytes(gzip.decompress(path.read_bytes()))
 
 
-def flipped(path: Path) -> None:
+def _flipped(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0xFF
     path.write_bytes(content)
@@ -68,14 +68,14 @@ def flipped(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "found"),
     [
-        (missing, "is missing"),
-        (truncated, "is truncated"),
-        (plain, "is no gzip file, or a damaged one"),
-        (flipped, "is no gzip file, or a damaged one"),
+        (_missing, "is missing"),
+        (_truncated, "is truncated"),
+        (_plain, "is no gzip file, or a damaged one"),
+        (_flipped, "is no gzip file, or a damaged one"),
     ],
 )
 def test_damaged_file_is_refused(tmp_path: Path, damage: Callable[[Path], None], found: str) -> None:
-    """A file that is missing, cut short or damaged is named in one line, with what to do."""
+    """A file that is _missing, cut short or damaged is named in one line, with what to do."""
     shutil.copytree(RAW, tmp_path, dirs_exist_ok=True)
     damage(tmp_path / NAME)
     with pytest.raises(DataError) as caught:
@@ -91,7 +91,7 @@ def test_altered_content_is_refused(tmp_path: Path, change: Callable[[bytes], by
     """A well-formed gzip file of other content is refused with both digests, be it shorter, longer or changed."""
     content = change(gzip.decompress((RAW / NAME).read_bytes()))
     (tmp_path / NAME).write_bytes(gzip.compress(content))
-    with pytest.raises(DataError, match="is altered: its content has SHA-256 [0-9a-f]{64}; wanted 65a50cbbf4e9"):
+    with pytest.raises(DataError, match=r"is altered: its content has SHA-256 [0-9a-f]{64}; wanted 65a50cbbf4e9"):
         dataset.load_file(tmp_path, dataset.MNIST.train_labels)
 
 

@@ -18,7 +18,7 @@ from services.shards import load_folder
 from tests.support import RAW, contents
 
 
-def theirs(raw: Path, clients: int, scheme: Scheme, seed: int) -> list[dict[str, NDArray[Any]]]:
+def _theirs(raw: Path, clients: int, scheme: Scheme, seed: int) -> list[dict[str, NDArray[Any]]]:
     """Do what declearn's `prepare_data.py` does, but for saving the arrays."""
     from declearn.dataset.examples import load_mnist  # noqa: PLC0415 - takes seconds
     from declearn.dataset.utils import split_multi_classif_dataset  # noqa: PLC0415
@@ -30,7 +30,7 @@ def theirs(raw: Path, clients: int, scheme: Scheme, seed: int) -> list[dict[str,
     ]
 
 
-def assert_same(root: Path, expected: list[dict[str, NDArray[Any]]]) -> None:
+def _assert_same(root: Path, expected: list[dict[str, NDArray[Any]]]) -> None:
     assert sorted(path.name for path in root.glob("client_*")) == sorted(f"client_{n}" for n in range(len(expected)))
     for number, arrays in enumerate(expected):
         for name, array in arrays.items():
@@ -43,13 +43,13 @@ def assert_same(root: Path, expected: list[dict[str, NDArray[Any]]]) -> None:
 def test_arrays_are_those_of_prepare_data(small: Paths, tmp_path: Path, scheme: Scheme) -> None:
     """For the same number, scheme and seed every array has the values, type and order of declearn's."""
     assert folders.write_folders(small.raw, tmp_path, 4, scheme, 11) == 11
-    assert_same(tmp_path / f"mnist_{scheme}", theirs(small.raw, 4, scheme, 11))
+    _assert_same(tmp_path / f"mnist_{scheme}", _theirs(small.raw, 4, scheme, 11))
 
 
 def test_real_arrays_are_those_of_prepare_data(tmp_path: Path) -> None:
     """On the real data set, too."""
     folders.write_folders(RAW, tmp_path, 3, "iid", 0)
-    assert_same(tmp_path / "mnist_iid", theirs(RAW, 3, "iid", 0))
+    _assert_same(tmp_path / "mnist_iid", _theirs(RAW, 3, "iid", 0))
 
 
 def test_folder_reads_as_a_sites_own_data(small: Paths, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_clients_of_another_split_are_not_mixed_in(small: Paths, tmp_path: Path)
         f" delete {root}, or give another folder"
     )
     folders.write_folders(small.raw, tmp_path, 4, seed=1)
-    assert_same(root, theirs(small.raw, 4, "iid", 1))
+    _assert_same(root, _theirs(small.raw, 4, "iid", 1))
 
 
 @pytest.mark.parametrize(("clients", "found"), [(0, "the number of clients is 0"), (-3, "the number of clients is -3")])

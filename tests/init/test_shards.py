@@ -24,7 +24,7 @@ LABELS: NDArray[np.uint8] = np.random.default_rng(1).integers(0, 10, 400, dtype=
 recipes = st.builds(Recipe, st.sampled_from(SCHEMES), st.integers(0, 2**32 - 1), st.floats(0.05, 0.5))
 
 
-def everything(seats: shards.Deal) -> list[int]:
+def _everything(seats: shards.Deal) -> list[int]:
     return sorted(int(index) for seat in seats for indices in seat for index in indices)
 
 
@@ -34,7 +34,7 @@ def test_each_image_is_dealt_exactly_once(recipe: Recipe, size: int) -> None:
     """Whatever the scheme, size and seed, the seats hold every image, and none twice."""
     seats = shards.deal(LABELS, size, recipe)
     assert len(seats) == size
-    assert everything(seats) == list(range(len(LABELS)))
+    assert _everything(seats) == list(range(len(LABELS)))
 
 
 @settings(max_examples=30, deadline=None)
@@ -111,9 +111,10 @@ def test_client_without_images_is_refused() -> None:
     number = next(n for n, seat in enumerate(cut.seats) if not (seat.train and seat.valid))
     with pytest.raises(UsageError) as caught:
         shards.check_usable(12, cut, recipe)
+    seat = cut.seats[number]
     assert str(caught.value) == (
-        f"CLIENTS is 12, and scheme dirichlet with seed 5 leaves client {number} with {cut.seats[number].train} training"
-        f" and {cut.seats[number].valid} validation images; wanted at least one of each for every client;"
+        f"CLIENTS is 12, and scheme dirichlet with seed 5 leaves client {number}"
+        f" with {seat.train} training and {seat.valid} validation images; wanted at least one of each for every client;"
         " lower CLIENTS, or change the scheme, alpha or the seed"
     )
 
