@@ -75,15 +75,14 @@ def prepare(clients: int, max_clients: int, plan: Plan, paths: Paths) -> Manifes
         files = dict(kept.files) if kept else {}
         train_kept = _are_kept(paths.shards, (TRAIN_IMAGES, TRAIN_LABELS), files)
         test_kept = _are_kept(paths.test, (TEST_IMAGES, TEST_LABELS), files)
-        cuts = {size: cut for size, cut in kept.cuts.items() if shards.is_kept(paths.shards, size, cut)} if kept else {}
-        sizes = {*shards.sizes(max(clients, max_clients), recipe.scheme), *(kept.cuts if kept else ())}
-
         data = None if train_kept and test_kept else dataset.load(paths.raw, source)
-        dealt: dict[int, shards.Deal] = {}
-        if lost := sorted(sizes - cuts.keys()):
-            labels = data.train_labels if data else read_labels(paths.shards)
-            dealt = {size: shards.deal(labels, size, recipe) for size in lost}
-            cuts |= {size: shards.describe(labels, seats) for size, seats in dealt.items()}
+        labels = data.train_labels if data else read_labels(paths.shards)
+
+        listed = kept.cuts if kept else {}
+        cuts = {size: cut for size, cut in listed.items() if shards.is_kept(paths.shards, size, cut, labels)}
+        sizes = {*shards.sizes(max(clients, max_clients), recipe.scheme), *listed}
+        dealt = {size: shards.deal(labels, size, recipe) for size in sorted(sizes - cuts.keys())}
+        cuts |= {size: shards.describe(labels, seats) for size, seats in dealt.items()}
         shards.check_usable(clients, cuts[clients], recipe)
 
         if data and not train_kept:

@@ -126,12 +126,13 @@ def digest(seats: Deal) -> str:
     return sha256.hexdigest()
 
 
-def is_kept(folder: Path, size: int, cut: Cut) -> bool:
-    """Tell whether the index sets for `size` in `folder` are whole and those that `cut` describes."""
+def is_kept(folder: Path, size: int, cut: Cut, labels: NDArray[np.uint8]) -> bool:
+    """Tell whether the index sets for `size` in `folder` are whole and just what `cut` says of them."""
     try:
-        return digest([load_indices(folder, size, seat) for seat in range(size)]) == cut.sha256
+        seats = [load_indices(folder, size, seat) for seat in range(size)]
     except DataError:
         return False
+    return digest(seats) == cut.sha256 and describe(labels, seats) == cut
 
 
 def write(folder: Path, dealt: Mapping[int, Deal]) -> None:

@@ -36,6 +36,9 @@ LIVENESS_TIMEOUT = 20.0
 CLOSE_TIMEOUT = 1.0
 """Seconds each step of closing a websocket may take; a dead peer answers none of them."""
 
+HANDSHAKE_TIMEOUT = 10.0
+"""Seconds a peer has to complete its TLS handshake."""
+
 logger = logging.getLogger("fed.server.network")
 
 
@@ -99,6 +102,7 @@ class ServerEndpoint(WebsocketsServer, register=False):
                 ping_interval=self._liveness_timeout / 2,
                 ping_timeout=self._liveness_timeout / 2,
                 close_timeout=CLOSE_TIMEOUT,
+                ssl_handshake_timeout=HANDSHAKE_TIMEOUT if self._ssl else None,
                 max_size=None,
                 compression=resolve_ws_compression(self.compression),
             )

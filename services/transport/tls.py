@@ -7,6 +7,7 @@ CA. Certificate files are read and checked before a socket is opened, so that wh
 from __future__ import annotations
 
 import datetime
+import logging
 import ssl
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,38 @@ from cryptography.x509.oid import NameOID
 
 from services.errors import IdentityError
 
+logger = logging.getLogger("fed.server.network")
+
 REISSUE = "run `fed init` (containers: `docker compose up init`) or `fed certs` to issue it anew"
+
+
+class _Telling(ssl.SSLObject):
+    """An `SSLObject` that lets the other end know why its handshake failed, and logs it.
+
+    asyncio drops the connection of a failed handshake without sending the alert that OpenSSL has prepared (RFC 8446,
+    section 6.2), so that a client refused for its certificate would only see the connection close. Asking for more
+    input instead makes asyncio send what is prepared; the failure follows when the client hangs up or time runs out.
+    """
+
+    _failure: ssl.SSLError | None = None
+
+    def do_handshake(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as exc:
+            self._failure = exc
+            logger.warning("refused a connection in its TLS handshake: %s", _reason(exc))
+            raise ssl.SSLWantReadError from exc
+
+
+def _reason(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted ({error.verify_message})"
+    return (error.reason or str(error)).lower().replace("_", " ")
 
 
 def server_context(certificate: Path, key: Path, ca: Path | None) -> ssl.SSLContext:
@@ -33,6 +65,7 @@ def server_context(certificate: Path, key: Path, ca: Path | None) -> ssl.SSLCont
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.sslobject_class = _Telling
     _load_identity(context, certificate, key)
     if ca is not None:
         _load_ca(context, ca)

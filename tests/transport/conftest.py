@@ -1,0 +1,69 @@
+"""Identities and endpoints on loopback."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from services.init import identities
+from services.paths import CA_CERTIFICATE, SERVER_CERTIFICATE, SERVER_KEY, client_certificate, client_key
+from services.transport import tls
+from services.transport.client import ClientEndpoint
+from services.transport.server import ServerEndpoint
+
+PATIENCE = 5.0
+"""Seconds that anything on loopback may take before a test gives up on it."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A federation's identities in one folder."""
+
+    folder: Path
+
+    def server(
+        self, *, ca: Path | None = None, anybody: bool = False, liveness_timeout: float = 20.0
+    ) -> ServerEndpoint:
+        """Make a server endpoint on a free port."""
+        trusted = None if anybody else ca or self.folder / CA_CERTIFICATE
+        context = tls.server_context(self.folder / SERVER_CERTIFICATE, self.folder / SERVER_KEY, trusted)
+        return ServerEndpoint("localhost", 0, context, liveness_timeout=liveness_timeout)
+
+    def client(
+        self,
+        server: ServerEndpoint,
+        name: str = "client_0",
+        *,
+        identity: str | None = None,
+        ca: Path | None = None,
+        anonymous: bool = False,
+        timeout: float = PATIENCE,
+    ) -> ClientEndpoint:
+        """Make a client endpoint that dials `server` as `name`, showing the certificate of `identity`."""
+        holder = identity or name
+        certificate = self.folder / "clients" / client_certificate(holder)
+        key = self.folder / "clients" / client_key(holder)
+        context = tls.client_context(
+            ca or self.folder / CA_CERTIFICATE, None if anonymous else certificate, None if anonymous else key
+        )
+        return ClientEndpoint(f"wss://localhost:{server.port}", name, context, dealable=True, timeout=timeout)
+
+
+def make_site(folder: Path) -> Site:
+    """Issue identities of a new federation."""
+    identities.ensure(folder, folder / "clients", identities.client_names(3))
+    return Site(folder)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """The federation the tests are about."""
+    return make_site(tmp_path_factory.mktemp("site"))
+
+
+@pytest.fixture(scope="session")
+def other_site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """Another federation, with a CA of its own."""
+    return make_site(tmp_path_factory.mktemp("other"))

@@ -1,0 +1,285 @@
+"""Both websocket endpoints, over real TLS on loopback: who gets in, what is carried, who is missed."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import socket
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import websockets
+from declearn import messaging
+
+from services.errors import IdentityError, NetworkError, RefusedError
+from services.init import identities
+from services.paths import CA_CERTIFICATE, client_certificate, client_key
+from services.transport import tls
+from services.transport.client import ClientEndpoint, ConnectionLostError
+from services.transport.messages import DEALABLE, PROBES
+from services.transport.server import ServerEndpoint
+from tests.transport.conftest import PATIENCE, Site
+
+T = TypeVar("T")
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run `work` in a loop of its own, for at most four times `PATIENCE` seconds."""
+    return asyncio.run(asyncio.wait_for(work, 4 * PATIENCE))
+
+
+async def echo(client: ClientEndpoint) -> None:
+    """Answer every request with an `Error` that names it, until the connection ends."""
+    try:
+        while True:
+            received = await client.recv_message()
+            await client.send_message(messaging.Error(received.deserialize().action))
+    except ConnectionLostError:
+        return
+
+
+def test_messages_of_any_size_come_through(site: Site) -> None:
+    """A message larger than a websocket frame's worth is carried whole, both ways."""
+
+    async def scene() -> None:
+        big = "x" * 3_000_000
+        async with site.server() as server:
+            client = site.client(server)
+            await client.start()
+            answering = asyncio.create_task(echo(client))
+            request = messaging.GenericMessage(action=big, params={})
+            answers = await server.ask({"client_0": request}, messaging.InitReply)
+            assert answers.losses == {"client_0": big}
+            assert server.traffic["client_0"].sent > len(big)
+            assert server.traffic["client_0"].received > len(big)
+            await client.stop()
+            await answering
+
+    run(scene())
+
+
+def test_the_name_is_that_of_the_certificate(site: Site) -> None:
+    """A client joins under the name in its certificate, and the server knows what its handshake announced."""
+
+    async def scene() -> None:
+        async with site.server() as server:
+            client = site.client(server, "client_1")
+            await client.start()
+            assert server.client_names == {"client_1"}
+            assert server.traits("client_1") == {DEALABLE, PROBES}
+            await client.stop()
+
+    run(scene())
+
+
+def test_a_borrowed_name_is_refused(site: Site) -> None:
+    """A valid certificate does not let its holder join under another name."""
+
+    async def scene() -> None:
+        async with site.server() as server:
+            client = site.client(server, "client_1", identity="client_0")
+            with pytest.raises(RefusedError) as caught:
+                await client.start()
+            assert str(caught.value) == (
+                "the server refused client_1: your certificate names 'client_0', you asked to join as 'client_1'; "
+                "join under the name of your certificate"
+            )
+            assert server.client_names == set()
+
+    run(scene())
+
+
+def test_a_client_of_another_ca_is_refused(site: Site, other_site: Site) -> None:
+    """A certificate of a CA the server does not know does not let its holder in, and it is told so."""
+
+    async def scene() -> None:
+        async with site.server() as server:
+            client = other_site.client(server, ca=site.folder / CA_CERTIFICATE)
+            with pytest.raises(IdentityError) as caught:
+                await client.start()
+            assert caught.value.found.startswith(
+                f"wss://localhost:{server.port} refused this client's certificate (tlsv1 alert unknown ca"
+            )
+            assert server.client_names == set()
+
+    run(scene())
+
+
+def test_a_client_without_certificate_is_refused(site: Site) -> None:
+    """A client that shows no certificate is not let in, and it is told so."""
+
+    async def scene() -> None:
+        async with site.server() as server:
+            with pytest.raises(IdentityError) as caught:
+                await site.client(server, anonymous=True).start()
+            assert "refused this client's certificate" in caught.value.found
+            assert "certificate required" in caught.value.found
+            assert server.client_names == set()
+
+    run(scene())
+
+
+def test_a_server_of_another_ca_is_refused(site: Site, other_site: Site) -> None:
+    """A client leaves a server alone whose certificate its CA did not sign."""
+
+    async def scene() -> None:
+        async with site.server() as server:
+            client = site.client(server, ca=other_site.folder / CA_CERTIFICATE)
+            with pytest.raises(IdentityError) as caught:
+                await client.start()
+            assert caught.value.found.startswith(f"the certificate of wss://localhost:{server.port} is not accepted")
+
+    run(scene())
+
+
+def test_a_certificate_that_expires_while_in_use_is_refused_at_the_next_handshake(tmp_path: Path) -> None:
+    """The server refuses an expired certificate even of a client that does not look at it itself."""
+    past = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=40)
+    identities.ensure(tmp_path, tmp_path / "clients", ["client_0"], now=past, days=30)
+    expired = tmp_path / "clients" / client_certificate("client_0")
+    with pytest.raises(IdentityError) as caught:
+        tls.client_context(tmp_path / CA_CERTIFICATE, expired, tmp_path / "clients" / client_key("client_0"))
+    assert "expired on" in str(caught.value)
+
+
+def test_anybody_joins_where_client_authentication_is_off(site: Site) -> None:
+    """Without client authentication, a client without certificate joins under the name it gives."""
+
+    async def scene() -> None:
+        async with site.server(anybody=True) as server:
+            client = site.client(server, "hospital", anonymous=True)
+            await client.start()
+            assert server.client_names == {"hospital"}
+            await client.stop()
+
+    run(scene())
+
+
+def test_a_polite_leave_is_noticed_at_once(site: Site) -> None:
+    """A client that closes its connection is gone, with its reason, though nobody wrote to it."""
+
+    async def scene() -> None:
+        async with site.server() as server:
+            client = site.client(server)
+            await client.start()
+            asking = asyncio.create_task(
+                server.ask({"client_0": messaging.GenericMessage("x", {})}, messaging.InitReply)
+            )
+            await client.stop()
+            assert (await asking).losses == {"client_0": "it left"}
+            assert server.client_names == set()
+
+    run(scene())
+
+
+def test_a_cut_connection_is_noticed_at_once(site: Site) -> None:
+    """A client whose connection breaks is gone, though nobody wrote to it."""
+
+    async def scene() -> None:
+        async with site.server() as server:
+            client = site.client(server)
+            await client.start()
+            waiting = asyncio.create_task(client.recv_message())
+            await asyncio.sleep(0)
+            assert client._socket is not None
+            client._socket.transport.abort()
+            await server.handler.until_clients(lambda count: count == 0)
+            with pytest.raises(ConnectionLostError):
+                await waiting
+
+    run(scene())
+
+
+def test_a_frozen_client_is_noticed_within_the_liveness_time_out(site: Site) -> None:
+    """A client that answers no ping is gone after the liveness time-out, though its connection stands."""
+
+    async def scene() -> None:
+        async with site.server(liveness_timeout=0.4) as server:
+            client = site.client(server)
+            await client.start()
+            assert client._socket is not None
+            client._socket.transport.pause_reading()
+            await server.handler.until_clients(lambda count: count == 0)
+
+    run(scene())
+
+
+def test_a_client_waits_for_a_server_that_comes_later(site: Site) -> None:
+    """A client that is there first keeps trying, and joins when the server listens."""
+
+    async def scene() -> None:
+        with socket.create_server(("localhost", 0)) as taken:
+            port = taken.getsockname()[1]
+        server = site.server()
+        server.port = port
+        client = site.client(server)
+        joining = asyncio.create_task(client.start())
+        await asyncio.sleep(0.05)
+        assert not joining.done()
+        async with server:
+            await joining
+            assert server.client_names == {"client_0"}
+            await client.stop()
+
+    run(scene())
+
+
+def test_a_client_gives_up_on_a_server_that_never_comes(site: Site) -> None:
+    """A client stops trying after the time given, and says how long it tried."""
+
+    async def scene() -> None:
+        server = site.server()
+        server.port = 1
+        with pytest.raises(NetworkError) as caught:
+            await site.client(server, timeout=0.3).start()
+        assert str(caught.value) == (
+            "wss://localhost:1 can't be reached (connection refused), for 0.3 s; "
+            "start the server, or raise CONNECT_TIMEOUT"
+        )
+
+    run(scene())
+
+
+def test_a_taken_port_is_said_in_one_line(site: Site) -> None:
+    """A port that something else holds is named, with both ways out."""
+
+    async def scene() -> None:
+        async with site.server() as server:
+            second = ServerEndpoint("localhost", server.port, None)
+            with pytest.raises(NetworkError) as caught:
+                await second.start()
+            assert str(caught.value) == (
+                f"port {server.port} on localhost is taken; wanted a free port; "
+                "choose another PORT, or end what holds it"
+            )
+
+    run(scene())
+
+
+def test_strangers_do_not_disturb(site: Site) -> None:
+    """Plain TCP, plain HTTP and rubbish over TLS leave a connected client as it was."""
+
+    async def scene() -> None:
+        async with site.server() as server:
+            client = site.client(server)
+            await client.start()
+            for opening in (b"", b"GET / HTTP/1.1\r\n\r\n", bytes(range(256))):
+                _, writer = await asyncio.open_connection("localhost", server.port)
+                writer.write(opening)
+                writer.close()
+                await writer.wait_closed()
+            context = tls.client_context(
+                site.folder / CA_CERTIFICATE,
+                site.folder / "clients" / client_certificate("client_1"),
+                site.folder / "clients" / client_key("client_1"),
+            )
+            async with websockets.connect(f"wss://localhost:{server.port}", ssl=context) as stranger:
+                for rubbish in (b"\xff\xfe", "text", b"STREAM_START"):
+                    await stranger.send(rubbish)
+                await stranger.wait_closed()
+            assert server.client_names == {"client_0"}
+            await client.stop()
+
+    run(scene())
