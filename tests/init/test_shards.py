@@ -127,7 +127,7 @@ def test_written_indices_read_back(tmp_path: Path) -> None:
         kept_train, kept_valid = load_indices(tmp_path, 3, seat)
         np.testing.assert_array_equal(kept_train, train)
         np.testing.assert_array_equal(kept_valid, valid)
-    assert shards.is_kept(tmp_path, 3, shards.describe(LABELS, seats))
+    assert shards.is_kept(tmp_path, 3, shards.describe(LABELS, seats), LABELS)
 
 
 def test_damaged_index_file_is_not_kept(tmp_path: Path) -> None:
@@ -139,11 +139,11 @@ def test_damaged_index_file_is_not_kept(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for length in range(0, len(whole), 3):
         path.write_bytes(whole[:length])
-        assert not shards.is_kept(tmp_path, 1, cut), length
+        assert not shards.is_kept(tmp_path, 1, cut, LABELS[:20]), length
     start = whole.index(seats[0][0].tobytes())
     for position in range(start, start + seats[0][0].nbytes):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
-        assert not shards.is_kept(tmp_path, 1, cut), position
+        assert not shards.is_kept(tmp_path, 1, cut, LABELS[:20]), position
 
 
 def test_any_changed_byte_is_survived(tmp_path: Path) -> None:
@@ -155,4 +155,4 @@ def test_any_changed_byte_is_survived(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for position in range(0, len(whole), 2):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 0xFF]) + whole[position + 1 :])
-        assert shards.is_kept(tmp_path, 1, cut) in {True, False}
+        assert shards.is_kept(tmp_path, 1, cut, LABELS[:20]) in {True, False}
