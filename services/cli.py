@@ -16,7 +16,12 @@ from services.paths import CA_CERTIFICATE, SERVER_CERTIFICATE, SERVER_KEY, Paths
 DEFAULTS = settings.Settings()
 
 
-_Formatter = argparse.ArgumentDefaultsHelpFormatter
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """`ArgumentDefaultsHelpFormatter` that is silent where the default is none, false, empty or in the text already."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        told = "(default: " in (action.help or "")
+        return action.help if told or not action.default or action.const is False else super()._get_help_string(action)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -24,6 +29,26 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, "", f"see `{self.prog} --help`")
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    """Make a type of argument: a whole number from `low` to `high`."""
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = low - 1
+        if not low <= number <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {low} to {high}")
+        return number
+
+    return parse
+
+
+_count = _whole(1, settings.MAX_PREPARED)
+_port = _whole(0, 65535)
+_seed = _whole(0, 2**32 - 1)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,19 +60,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code; see `services.errors`.
     """
-    role = "fed"
+    command = "fed"
     try:
         options = _parser().parse_args(argv)
-        role = options.role
-        logs.configure(role, verbose=getattr(options, "verbose", True))
-        command: Callable[[argparse.Namespace, settings.Settings], None] = options.command
-        command(options, settings.load())
+        command = f"fed {options.role}"
+        logs.configure(options.role, verbose=getattr(options, "verbose", True))
+        call: Callable[[argparse.Namespace, settings.Settings], None] = options.command
+        call(options, settings.load())
+        sys.stdout.flush()  # here, where a reader that is gone is known for what it is
     except StoppedError as exc:
         # a client that is told to stop has done its part; a run that is told to stop is not complete
-        print(f"fed {role}: {exc}", file=sys.stderr)
-        return 0 if role == "client" else exc.exit_code
+        print(f"{command}: {exc}", file=sys.stderr)
+        return 0 if options.role == "client" else exc.exit_code
     except FedError as exc:
-        print(f"fed {role}: error: {exc}", file=sys.stderr)
+        print(f"{command}: error: {exc}", file=sys.stderr)
         return exc.exit_code
     except KeyboardInterrupt:
         return StoppedError.exit_code
@@ -56,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as exc:  # noqa: BLE001 - the last net: a bug is one line too, its traceback is in the log file
-        print(f"fed {role}: {logs.unforeseen(exc)}; this is a bug, please report it", file=sys.stderr)
+        print(f"{command}: {logs.unforeseen(exc)}; this is a bug, please report it", file=sys.stderr)
         return FedError.exit_code
     return 0
 
@@ -72,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
             help=text,
             description=text,
             allow_abbrev=False,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=_Formatter,
         )
         sub.set_defaults(command=command, role=name)
         return sub
@@ -81,25 +107,25 @@ def _parser() -> argparse.ArgumentParser:
     init.add_argument("--drop-to", type=int, metavar="UID", help="as root: open the results folder, then become UID")
 
     data = add("data", _data, "Cut MNIST into one folder of arrays a client.")
-    data.add_argument("nb_clients", type=int, metavar="N", help="number of clients")
+    data.add_argument("nb_clients", type=_count, metavar="N", help="number of clients")
     _split_flags(data, scheme="iid")
     data.add_argument("--folder", type=Path, default=Path("data"), help="folder with mnist_raw/ that receives the cut")
 
     certs = add("certs", _certs, "Issue a CA, a server certificate and client identities. Its key is never written.")
     certs.add_argument("--folder", type=Path, default=Path("certs"), help="folder that receives them")
     certs.add_argument("--host", action="append", help="name or address that clients dial; repeatable")
-    certs.add_argument("--clients", type=int, default=DEFAULTS.max_clients, help="number of client identities")
+    certs.add_argument("--clients", type=_count, default=DEFAULTS.max_clients, help="number of client identities")
     certs.add_argument("--name", action="append", default=[], help="identity beside client_<i>; repeat for more")
 
     server = add("server", _server, "Serve one run: wait for N clients, train, write results.")
-    server.add_argument("nb_clients", type=int, nargs="?", metavar="N", help="number of clients (default: CLIENTS)")
+    server.add_argument("nb_clients", type=_count, nargs="?", metavar="N", help="number of clients (default: CLIENTS)")
     server.add_argument("--certificate", type=Path, default=Path("certs") / SERVER_CERTIFICATE, help="PEM certificate")
     server.add_argument("--private-key", type=Path, default=Path("certs") / SERVER_KEY, help="PEM private key")
     server.add_argument("--ca-cert", type=Path, help="PEM CA of the clients (default: beside the certificate)")
     server.add_argument("--no-client-auth", action="store_true", help="let clients without a certificate join")
     server.add_argument("--host", help=f"address to listen on (default: {DEFAULTS.host})")
-    server.add_argument("--port", type=int, help=f"port to listen on (default: {DEFAULTS.port})")
-    server.add_argument("--status-port", type=int, help=f"status page, 0: none (default: {DEFAULTS.status_port})")
+    server.add_argument("--port", type=_port, help=f"port to listen on (default: {DEFAULTS.port})")
+    server.add_argument("--status-port", type=_port, help=f"status page, 0: none (default: {DEFAULTS.status_port})")
     server.add_argument("--experiment", type=Path, help=f"experiment file (default: {DEFAULTS.experiment})")
     server.add_argument("--rounds", type=int, help="rounds in place of the experiment's")
 
@@ -115,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     client.add_argument("--quiet", dest="verbose", action="store_false", help="show warnings only")
 
     demo = add("demo", _demo, "Run everything on this machine as processes: data, certificates, server, clients.")
-    demo.add_argument("--clients", "--nb-clients", type=int, help=f"number of clients (default: {DEFAULTS.clients})")
+    demo.add_argument("--clients", "--nb-clients", type=_count, help=f"number of clients (default: {DEFAULTS.clients})")
     _split_flags(demo, scheme=None)
     demo.add_argument("--experiment", type=Path, help=f"experiment file (default: {DEFAULTS.experiment})")
     demo.add_argument("--rounds", type=int, help="rounds in place of the experiment's")
@@ -127,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _split_flags(parser: argparse.ArgumentParser, scheme: str | None) -> None:
     parser.add_argument("--scheme", default=scheme, choices=experiment.SCHEMES, help="how images are split")
-    parser.add_argument("--seed", type=int, help="seed of the split")
+    parser.add_argument("--seed", type=_seed, help="seed of the split")
 
 
 def _plan(options: argparse.Namespace, env: settings.Settings) -> experiment.Plan:
@@ -151,7 +177,6 @@ def _init(options: argparse.Namespace, env: settings.Settings) -> None:
 def _data(options: argparse.Namespace, env: settings.Settings) -> None:
     from services.init import folders
 
-    settings.check_clients(options.nb_clients, settings.MAX_PREPARED)
     del env  # declearn's script takes all it needs from its arguments, and so do we
     raw = options.folder / "mnist_raw"
     seed = folders.write_folders(raw, options.folder, options.nb_clients, options.scheme, options.seed)
@@ -161,11 +186,14 @@ def _data(options: argparse.Namespace, env: settings.Settings) -> None:
 def _certs(options: argparse.Namespace, env: settings.Settings) -> None:
     from services.init import identities
 
-    settings.check_clients(options.clients, settings.MAX_PREPARED)
     del env
     names = [f"client_{number}" for number in range(options.clients)] + options.name
     report = identities.ensure(options.folder, options.folder / "clients", names, options.host or identities.HOSTS)
-    print(f"{options.folder}: {report}")
+    held = f", {len(report.held)} in use and left as they are" if report.held else ""
+    print(
+        f"{options.folder}: {len(report.made)} identities issued, {len(report.kept)} kept{held};"
+        f" the first expires on {report.expires:%Y-%m-%d %H:%M} UTC"
+    )
 
 
 def _server(options: argparse.Namespace, env: settings.Settings) -> None:
@@ -173,7 +201,6 @@ def _server(options: argparse.Namespace, env: settings.Settings) -> None:
 
     paths = Paths(env.root)
     clients = env.clients if options.nb_clients is None else options.nb_clients
-    settings.check_clients(clients, settings.MAX_PREPARED)
     ca = None if options.no_client_auth else options.ca_cert or options.certificate.parent / CA_CERTIFICATE
     server.run(
         _plan(options, env),

@@ -8,6 +8,7 @@ them; they are listed here so that checking a file needs no import of declearn (
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -36,7 +37,17 @@ Module = Literal[
 ]
 Regularizer = Literal["fedprox", "lasso", "ridge"]
 
+
+def _no_truth(value: Any) -> Any:
+    """Refuse `yes` and `no` where a number is due: YAML reads truth values, and Python would take them for 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("a number")  # noqa: TRY004 - pydantic gathers ValueError alone
+    return value
+
+
 Positive = Annotated[int, Field(ge=1, strict=True)]
+Number = Annotated[float, BeforeValidator(_no_truth)]
+Truth = Annotated[bool, Field(strict=True)]
 
 
 class Section(BaseModel):
@@ -51,7 +62,7 @@ def _plugin(value: Any) -> Any:
         return {"name": value}
     if isinstance(value, dict) and len(value) == 1 and "name" not in value:
         ((name, parameters),) = value.items()
-        return {"name": name, "parameters": parameters or {}}
+        return {"name": name, "parameters": {} if parameters is None else parameters}
     return value
 
 
@@ -89,8 +100,8 @@ class Data(Section):
 
     dataset: Literal["mnist"] = "mnist"
     scheme: Scheme = "iid"
-    alpha: Annotated[float, Field(gt=0)] = 0.5
-    valid_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    alpha: Annotated[Number, Field(gt=0)] = 0.5
+    valid_fraction: Annotated[Number, Field(gt=0, lt=1)] = 0.2
 
 
 class Model(Section):
@@ -116,7 +127,7 @@ class Train(Section):
     batch_size: Positive = 64
     epochs: Positive = 1
     steps: Positive | None = None
-    shuffle: bool = True
+    shuffle: Truth = True
 
 
 class Evaluate(Section):
@@ -139,8 +150,8 @@ class OptimizerSpec(Section):
         modules: gradient-altering modules, in order.
     """
 
-    lrate: Annotated[float, Field(gt=0)]
-    w_decay: Annotated[float, Field(ge=0)] = 0.0
+    lrate: Annotated[Number, Field(gt=0)]
+    w_decay: Annotated[Number, Field(ge=0)] = 0.0
     regularizers: tuple[Annotated[RegularizerPlugin, BeforeValidator(_plugin)], ...] = ()
     modules: tuple[Annotated[ModulePlugin, BeforeValidator(_plugin)], ...] = ()
 
@@ -148,14 +159,14 @@ class OptimizerSpec(Section):
 class ClientOptimizer(OptimizerSpec):
     """The optimizer of local steps."""
 
-    lrate: Annotated[float, Field(gt=0)] = 0.002
+    lrate: Annotated[Number, Field(gt=0)] = 0.002
     modules: tuple[Annotated[ModulePlugin, BeforeValidator(_plugin)], ...] = (ModulePlugin(name="adam"),)
 
 
 class ServerOptimizer(OptimizerSpec):
     """The optimizer that applies the averaged updates; `lrate: 1` and no module is plain FedAvg."""
 
-    lrate: Annotated[float, Field(gt=0)] = 1.0
+    lrate: Annotated[Number, Field(gt=0)] = 1.0
 
 
 class Optimizer(Section):
@@ -173,8 +184,8 @@ class Federation(Section):
         join_grace: seconds without a newcomer after which the federation starts, once CLIENTS are there.
     """
 
-    join_timeout: Annotated[float, Field(gt=0)] = 300.0
-    join_grace: Annotated[float, Field(ge=0)] = 3.0
+    join_timeout: Annotated[Number, Field(gt=0)] = 300.0
+    join_grace: Annotated[Number, Field(ge=0)] = 3.0
 
 
 class Plan(Section):
@@ -217,15 +228,17 @@ def load(
         ExperimentError: the file is missing, no YAML, or has a key or value that can't be used.
     """
     content = _read(path)
-    overrides: dict[str, Any] = {"seed": seed, "rounds": rounds}
-    content |= {key: value for key, value in overrides.items() if value is not None}
+    overridden: dict[str, Any] = {"seed": seed, "rounds": rounds}
+    overridden = {key: value for key, value in overridden.items() if value is not None}
+    content |= overridden
     if scheme is not None:
-        data = content.get("data") or {}
+        overridden["data.scheme"] = scheme
+        data = content.get("data", {})
         content["data"] = {**data, "scheme": scheme} if isinstance(data, dict) else data
     try:
         return Plan.model_validate(content)
     except ValidationError as exc:
-        raise _explain(path, exc) from None
+        raise _explain(path, exc, overridden) from None
 
 
 def dump(plan: Plan) -> str:
@@ -234,7 +247,18 @@ def dump(plan: Plan) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """`SafeLoader` that refuses a key written twice, of which YAML would keep the last without a word."""
+    """`SafeLoader` that refuses a key written twice, of which YAML would keep the last without a word.
+
+    What looks like a date or a number and is none (`2026-13-45`, `0x_`) is an error of the file's, not of ours.
+    """
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 - pyyaml's signature
+        try:
+            return super().construct_object(node, deep=deep)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as exc:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{node.value!r} can't be read as {node.tag.rpartition(':')[2]}", node.start_mark
+            ) from exc
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - pyyaml's signature
         seen: set[Any] = set()
@@ -256,6 +280,8 @@ def _read(path: Path) -> dict[str, Any]:
         ) from exc
     try:
         content = yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
+    except RecursionError:
+        raise ExperimentError(f"{path}: nested too deeply", "well-formed YAML", "mend that file") from None
     except yaml.YAMLError as exc:
         mark = getattr(exc, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
@@ -270,12 +296,18 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _explain(path: Path, error: ValidationError) -> ExperimentError:
-    """Word the first thing pydantic found, in the order of the file's sections."""
+def _explain(path: Path, error: ValidationError, overridden: Mapping[str, Any]) -> ExperimentError:
+    """Word the first thing pydantic found, in the order of the file's sections.
+
+    Args:
+        path: of the file.
+        error: what pydantic found.
+        overridden: values that came from elsewhere than the file, by key.
+    """
     first = next((e for e in error.errors() if e["type"] == "extra_forbidden"), error.errors()[0])
     location = [str(part) for part in first["loc"]]
     where = ".".join(location)
-    if first["type"] == "extra_forbidden":
+    if first["type"] in {"extra_forbidden", "invalid_key"}:
         section = ".".join(location[:-1])
         known = _known_keys(location[:-1])
         near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
@@ -285,30 +317,48 @@ def _explain(path: Path, error: ValidationError) -> ExperimentError:
             f"did you mean {near[0]!r}?" if near else "remove it or correct it",
         )
     value = first["input"]
-    wanted = _wanted(first)
-    near = []
+    if first["type"] == "missing":
+        return ExperimentError(f"{path}: {where} is missing", "", f"add {location[-1]}")
+    if where in overridden:
+        name = location[-1]
+        found, remedy = f"{name.upper()} or --{name} is {value!r}", f"correct {name.upper()} or --{name}"
+    else:
+        found = f"{path}: {where} is {_kind(value) if isinstance(value, dict | list | None) else repr(value)}"
+        remedy = f"correct {where}"
+    wanted = _wanted(first, location)
     if first["type"] == "literal_error" and isinstance(value, str):
         names = [part.strip(" '") for part in wanted.replace(" or ", ", ").split(",")]
         near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
-    return ExperimentError(
-        f"{path}: {where} is {value!r}" if not isinstance(value, dict | list) else f"{path}: {where} is {_kind(value)}",
-        wanted,
-        f"did you mean {near[0]!r}?" if near else f"correct {where}",
-    )
+        remedy = f"did you mean {near[0]!r}?" if near else remedy
+    return ExperimentError(found, wanted, remedy)
 
 
-def _wanted(error: Any) -> str:
-    context = error.get("ctx", {})
-    if error["type"] == "literal_error":
-        return str(context["expected"])
-    message = str(error["msg"])
-    for prefix in ("Input should be ", "Value error, "):
-        message = message.removeprefix(prefix)
-    return message[:1].lower() + message[1:]
+_WANTED = {
+    "bool_type": "true or false",
+    "dict_type": "a mapping of parameters",
+    "finite_number": "a finite number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "greater_than": "a number above {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "int_type": "a whole number",
+    "less_than": "a number below {lt:.10g}",
+    "literal_error": "{expected}",
+    "tuple_type": "a list",
+    "value_error": "{error}",
+}
+"""What was wanted, by pydantic's type of error, filled in from the error's context."""
+
+
+def _wanted(error: Any, location: list[str]) -> str:
+    if error["type"] == "model_type":
+        return f"a mapping of {', '.join(_known_keys(location))}"
+    text = _WANTED.get(error["type"], str(error["msg"]))
+    return text.format(**error.get("ctx", {}))
 
 
 def _kind(value: Any) -> str:
-    return {dict: "a mapping", list: "a list", str: "a text", bool: "a truth value"}.get(type(value), repr(value))
+    return {dict: "a mapping", list: "a list", str: "a text", type(None): "empty"}.get(type(value), repr(value))
 
 
 def _keys(model: type[BaseModel]) -> str:

@@ -70,7 +70,9 @@ def to_file(path: Path) -> None:
 
 def unforeseen(error: BaseException) -> str:
     """Keep the traceback of a bug in the log file and word it as one line."""
-    logging.getLogger("fed.bug").debug("unforeseen error", exc_info=error)
+    bugs = logging.getLogger("fed.bug")
+    bugs.setLevel(logging.DEBUG)  # below what the console shows, and above what the root would drop
+    bugs.debug("unforeseen error", exc_info=error)
     frame = traceback.extract_tb(error.__traceback__)[-1] if error.__traceback__ else None
     where = f" at {Path(frame.filename).name}:{frame.lineno}" if frame else ""
     return f"unforeseen {type(error).__name__}{where}: {error}"

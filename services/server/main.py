@@ -72,12 +72,12 @@ def run(plan: Plan, options: ServerOptions) -> None:
 
     async def serve() -> None:
         endpoint = ServerEndpoint(options.host, options.port, context)
-        await until_stopped(_Run(plan, options, manifest, endpoint, folder).serve())
+        await until_stopped(Run(plan, options, manifest, endpoint, folder).serve())
 
     asyncio.run(serve())
 
 
-class _Run:
+class Run:
     """One run: what `serve` shares with the status page."""
 
     def __init__(

@@ -1,0 +1,108 @@
+"""A whole federation in one event loop: the real server and real clients, over TLS on loopback, on made-up images."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from services import shards
+from services.client.session import Session
+from services.experiment import Plan
+from services.init import identities
+from services.init import main as init
+from services.paths import CA_CERTIFICATE, SERVER_CERTIFICATE, SERVER_KEY, Paths, client_certificate, client_key
+from services.server.main import Run, ServerOptions
+from services.server.results import RunFolder
+from services.transport import tls
+from services.transport.client import ClientEndpoint
+from services.transport.server import ServerEndpoint
+
+PATIENCE = 60.0
+"""Seconds that a federation of the tests may take in all."""
+
+
+def plan(**changes: Any) -> Plan:
+    """Make a plan that trains in a blink: two rounds of a few small steps."""
+    content: dict[str, Any] = {
+        "rounds": 2,
+        "model": "cnn",
+        "train": {"batch_size": 20, "steps": 2},
+        "evaluate": {"batch_size": 100},
+        "federation": {"join_timeout": 20, "join_grace": 0.2},
+    }
+    return Plan.model_validate(content | changes)
+
+
+class Federation:
+    """The folders of one federation, and ways to start its roles.
+
+    Args:
+        paths: its folders; the data set is there.
+        plan: what it trains.
+        clients: number of clients to begin with.
+    """
+
+    def __init__(self, paths: Paths, plan: Plan, clients: int = 2, max_clients: int = 4) -> None:
+        self.paths = paths
+        self.plan = plan
+        init.prepare(clients, max_clients, plan, paths)
+        identities.ensure(paths.certs, paths.client_certs, identities.client_names(max_clients))
+        paths.results.mkdir(exist_ok=True)
+        self.options = ServerOptions(
+            clients=clients,
+            host="localhost",
+            port=0,
+            status_port=0,
+            certificate=paths.certs / SERVER_CERTIFICATE,
+            key=paths.certs / SERVER_KEY,
+            ca=paths.certs / CA_CERTIFICATE,
+            test=paths.test,
+            results=paths.results,
+        )
+        self.endpoint: ServerEndpoint | None = None
+
+    @contextlib.asynccontextmanager
+    async def server(self) -> AsyncIterator[tuple[Run, asyncio.Task[None]]]:
+        """Start the server; it is ended with the block."""
+        context = tls.server_context(self.options.certificate, self.options.key, self.options.ca)
+        self.endpoint = ServerEndpoint("localhost", 0, context)
+        folder = RunFolder(self.options.results)
+        run = Run(self.plan, self.options, shards.read_manifest(self.options.test), self.endpoint, folder)
+        task = asyncio.create_task(run.serve())
+        while self.endpoint.port == 0 and not task.done():
+            await asyncio.sleep(0.01)
+        try:
+            yield run, task
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+
+    def client(self, number: int, *, own_data: Path | None = None) -> asyncio.Task[None]:
+        """Start the client `client_<number>`, which is dealt its data unless it has its own."""
+        assert self.endpoint is not None
+        name, folder = f"client_{number}", self.paths.client_certs
+        context = tls.client_context(
+            folder / CA_CERTIFICATE, folder / client_certificate(name), folder / client_key(name)
+        )
+        own = None if own_data is None else shards.load_folder(own_data)
+        uri = f"wss://localhost:{self.endpoint.port}"
+        endpoint = ClientEndpoint(uri, name, context, dealable=own is None, timeout=20.0)
+        deal = functools.partial(shards.load_shard, self.paths.shards)
+        return asyncio.create_task(Session(endpoint, shard=own, deal=deal).async_run())
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The newest run's summary."""
+        content: dict[str, Any] = json.loads((self.paths.results / "latest" / "summary.json").read_text())
+        return content
+
+    def table(self, name: str) -> list[dict[str, str]]:
+        """One of the newest run's tables, a dictionary a row."""
+        lines = (self.paths.results / "latest" / name).read_text().splitlines()
+        columns = lines[0].split(",")
+        return [dict(zip(columns, line.split(","), strict=True)) for line in lines[1:]]
