@@ -68,7 +68,9 @@ def _federate(env: Mapping[str, str], clients: int, paths: Paths) -> None:
     identity = ("--certificate", str(certs / SERVER_CERTIFICATE), "--private-key", str(certs / SERVER_KEY))
     processes: list[subprocess.Popen[bytes]] = []
     try:
-        code = _start(env, "init").wait()
+        init = _start(env, "init")
+        processes.append(init)
+        code = init.wait()
         if code:
             raise DemoError("init", code)
         server = _start(env, "server", *identity)
