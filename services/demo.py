@@ -58,6 +58,12 @@ def run(plan: experiment.Plan, clients: int, paths: Paths) -> None:
             "PORT": str(port),
             "STATUS_PORT": "0",
             "SERVER_URI": f"wss://localhost:{port}",
+            # what these say is in the plan already, where a flag may have had the last word
+            "SCHEME": "",
+            "SEED": "",
+            "ROUNDS": "",
+            "HOST": "",
+            "CLIENT_NAME": "",
         }
         _federate(env, clients, Paths(root))
 
