@@ -41,12 +41,14 @@ class HeldOut:
         self._images = images
         self._labels = labels
         self._classes = classes
+        self._network: Any = None
         self._predict: Any = None
 
     def score(self, model: TensorflowModel) -> Score:
         """Score `model` on all images; meant to be called in a thread."""
         network = model.get_wrapped_model()
-        if self._predict is None:
+        if self._network is not network:
+            self._network = network
             self._predict = tf.function(lambda batch: network(batch, training=False), reduce_retracing=True)
         chunks = []
         for start in range(0, len(self._images), BATCH):
