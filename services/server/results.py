@@ -143,7 +143,7 @@ class RunFolder:
 
     def write_summary(self, facts: dict[str, Any]) -> None:
         """Write `summary.json`: what a program reads first."""
-        self.write("summary.json", json.dumps(_plain(facts), indent=2, ensure_ascii=False) + "\n")
+        self.write("summary.json", json.dumps(plain(facts), indent=2, ensure_ascii=False) + "\n")
 
     def write_model(self, network: Any) -> None:
         """Write `model.keras`, which plain Keras loads."""
@@ -208,14 +208,14 @@ def _cell(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Turn what JSON has no word for into what it has: NaN into null, arrays into lists."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, np.generic | np.ndarray):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, float) and not np.isfinite(value):
         return None
     return value

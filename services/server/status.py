@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from services.errors import NetworkError
+from services.server.results import plain
 
 
 class _Uvicorn(uvicorn.Server):
@@ -67,7 +68,7 @@ class StatusServer:
         return PlainTextResponse("ok\n" if healthy else "not able to progress\n", 200 if healthy else 503)
 
     async def _status(self, _: Request) -> Response:
-        return JSONResponse(self._snapshot())
+        return JSONResponse(plain(self._snapshot()))
 
 
 def _listen(host: str, port: int) -> socket.socket:
