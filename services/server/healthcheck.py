@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import http.client
-import os
 import sys
+
+from services import settings
 
 TIMEOUT = 3.0
 
@@ -15,7 +16,7 @@ def main() -> int:
     Returns:
         0 where it answers 200, else 1.
     """
-    connection = http.client.HTTPConnection("127.0.0.1", int(os.environ.get("STATUS_PORT") or 8000), timeout=TIMEOUT)
+    connection = http.client.HTTPConnection("127.0.0.1", settings.load().status_port, timeout=TIMEOUT)
     try:
         connection.request("GET", "/healthz")
         return 0 if connection.getresponse().status == http.client.OK else 1
