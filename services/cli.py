@@ -175,11 +175,13 @@ def _init(options: argparse.Namespace, env: settings.Settings) -> None:
 
 
 def _data(options: argparse.Namespace, env: settings.Settings) -> None:
-    from services.init import folders
+    from services.init import folders, shards
+    from services.init import main as init
 
     del env  # declearn's script takes all it needs from its arguments, and so do we
     raw = options.folder / "mnist_raw"
     seed = folders.write_folders(raw, options.folder, options.nb_clients, options.scheme, options.seed)
+    init.hold_out(raw, shards.Recipe(options.scheme, seed), options.folder / "test")
     print(f"{options.folder}/mnist_{options.scheme}: {options.nb_clients} clients, seed {seed}")
 
 

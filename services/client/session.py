@@ -146,7 +146,7 @@ class Session(FederatedClient):
                 train_data=self.train_data,
                 valid_data=self.valid_data,
                 metrics=message.metrics,
-                logger=logger,
+                logger="declearn.client",
                 verbose=False,
             )
         except Exception as exc:

@@ -98,6 +98,25 @@ def prepare(clients: int, max_clients: int, plan: Plan, paths: Paths) -> Manifes
         return manifest
 
 
+def hold_out(raw: Path, recipe: shards.Recipe, folder: Path) -> None:
+    """Write the held-out test set alone, for a server whose clients bring their own data (`fed data`).
+
+    Its manifest lists no cut: there is nothing to deal. `fed init` replaces it.
+
+    Raises:
+        DataError, StorageError: see `run`.
+    """
+    source = dataset.MNIST
+    with exclusive(folder):
+        try:
+            files = dict(read_manifest(folder).files)
+        except DataError:
+            files = {}
+        if not _are_kept(folder, (TEST_IMAGES, TEST_LABELS), files):
+            files = dataset.write_test(dataset.load(raw, source), folder)
+        write_atomic(folder / MANIFEST, dump_manifest(Manifest(**_terms(source, recipe), files=files, cuts={})))
+
+
 def drop_privileges(uid: int, results: Path) -> None:
     """Go on as the user `uid`, after making sure that it can write into the folder `results`, should there be one.
 

@@ -140,6 +140,12 @@ class Federation(FederatedServer):
 
     async def _deal(self, dealable: list[str]) -> None:
         """Give each dealable member its rank among their names as its seat, if that changes anything."""
+        if dealable and not self.largest:
+            raise TrainingError(
+                f"{', '.join(dealable)} brought no data, and there is none to deal",
+                "clients with data of their own",
+                "start them as `fed client NAME FOLDER`, or run `fed init` before the server",
+            )
         if len(dealable) > self.largest:
             raise TrainingError(
                 f"{len(dealable)} clients are there, the data set is dealt to at most {self.largest}",

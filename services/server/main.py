@@ -60,7 +60,7 @@ def run(plan: Plan, options: ServerOptions) -> None:
         FedError: one of its subclasses; see `services.errors`. What was learned until then is in the run's folder.
     """
     manifest = shards.read_manifest(options.test)
-    if options.clients > manifest.largest:
+    if manifest.cuts and options.clients > manifest.largest:
         raise UsageError(
             f"CLIENTS is {options.clients}, the data set is dealt to at most {manifest.largest} ({manifest.scheme})",
             "no more clients than that",
@@ -217,7 +217,7 @@ class Run:
                 "rounds": len(self.folder.rounds),
                 "rounds_planned": self.plan.rounds,
                 "clients": self.options.clients if last is None else last.clients,
-                "scheme": self.plan.data.scheme,
+                "scheme": self.manifest.scheme,
                 "seed": self.plan.seed,
                 "dataset": self.manifest.dataset,
                 "data_sha256": self.manifest.data_sha256,
