@@ -1,0 +1,456 @@
+"""Experiment files: what is read, what is refused and in which words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from services import experiment
+from services.errors import ExperimentError
+from services.experiment import Plan
+from tests.support import REPOSITORY
+
+FILES = sorted([REPOSITORY / "experiment.yml", *(REPOSITORY / "experiments").glob("*.yml")])
+
+KEYS = "rounds, seed, data, model, train, evaluate, optimizer, aggregator, federation"
+MODULES = (
+    "'adagrad', 'adam', 'ewma', 'gaussian-noise', 'l2-clipping', 'l2-global-clipping', 'momentum', 'rmsprop',"
+    " 'scaffold-client', 'scaffold-server', 'yogi' or 'yogi-momentum'"
+)
+
+
+def read(tmp_path: Path, text: str | bytes, **overrides: Any) -> Plan:
+    """Load `text` as the file `e.yml`."""
+    path = tmp_path / "e.yml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return experiment.load(path, **overrides)
+
+
+def refusal(tmp_path: Path, text: str | bytes, **overrides: Any) -> str:
+    """Load `text`, which must fail, and give its line without the folder's name."""
+    with pytest.raises(ExperimentError) as caught:
+        read(tmp_path, text, **overrides)
+    return str(caught.value).replace(f"{tmp_path}/", "")
+
+
+# -- what is read -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_every_experiment_of_ours_loads(path: Path) -> None:
+    """Each experiment file in the repository is a plan."""
+    assert isinstance(experiment.load(path), Plan)
+
+
+def test_the_default_file_states_the_defaults() -> None:
+    """experiment.yml says in words what an empty file says by leaving it out."""
+    assert experiment.load(REPOSITORY / "experiment.yml") == Plan()
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# only a comment\n", "---\n"])
+def test_an_empty_file_is_the_default_experiment(tmp_path: Path, text: str) -> None:
+    """A file that says nothing is the default plan."""
+    assert read(tmp_path, text) == Plan()
+
+
+def test_a_plug_in_has_three_spellings(tmp_path: Path) -> None:
+    """A plug-in may be a name, a name with its parameters below it, or both as keys."""
+    plan = read(
+        tmp_path,
+        """
+        aggregator: {averaging: {steps_weighted: false}}
+        optimizer:
+          client:
+            regularizers: [fedprox, ridge: , lasso: {alpha: 0.1}]
+            modules: [{name: momentum, parameters: {beta: 0.9}}]
+        """,
+    )
+    assert plan.aggregator.parameters == {"steps_weighted": False}
+    assert [(plugin.name, plugin.parameters) for plugin in plan.optimizer.client.regularizers] == [
+        ("fedprox", {}),
+        ("ridge", {}),
+        ("lasso", {"alpha": 0.1}),
+    ]
+    assert [(plugin.name, plugin.parameters) for plugin in plan.optimizer.client.modules] == [
+        ("momentum", {"beta": 0.9})
+    ]
+
+
+def test_a_preset_has_two_spellings(tmp_path: Path) -> None:
+    """A model may be the name of a preset, or a section with it."""
+    assert read(tmp_path, "model: cnn") == read(tmp_path, "model: {preset: cnn}")
+
+
+def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
+    """`1e-3`, which YAML 1.1 takes for a text, is read as the number a person means."""
+    assert read(tmp_path, "optimizer: {client: {lrate: 1e-3}}").optimizer.client.lrate == 0.001
+
+
+def test_flags_and_environment_win_over_the_file(tmp_path: Path) -> None:
+    """Scheme, seed and rounds given elsewhere stand in place of the file's, also where it has no such section."""
+    plan = read(tmp_path, "{rounds: 2, seed: 3, data: {alpha: 2}}", scheme="dirichlet", seed=0, rounds=4)
+    assert (plan.rounds, plan.seed, plan.data.scheme, plan.data.alpha) == (4, 0, "dirichlet", 2)
+    assert read(tmp_path, "", scheme="labels").data.scheme == "labels"
+    assert read(tmp_path, "rounds: 2").rounds == 2
+
+
+def test_a_plan_is_fixed_once_read() -> None:
+    """A plan can't be changed behind the back of who was given it."""
+    with pytest.raises(ValidationError, match="frozen"):
+        Plan().rounds = 3
+
+
+def numbers(*, above: float, below: float = 1e9, closed: bool = False) -> st.SearchStrategy[float]:
+    """Draw finite numbers above `above` (or equal, if `closed`) and below `below`."""
+    return st.floats(above, below, exclude_min=not closed, exclude_max=True, allow_nan=False)
+
+
+def plugins(names: Any) -> st.SearchStrategy[dict[str, Any]]:
+    """Draw plug-ins with parameters of any plain kind."""
+    scalar = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+    parameters = st.dictionaries(st.text(), scalar | st.lists(scalar, max_size=3), max_size=3)
+    return st.fixed_dictionaries({"name": st.sampled_from(get_args(names)), "parameters": parameters})
+
+
+def optimizers() -> st.SearchStrategy[dict[str, Any]]:
+    """Draw an optimizer."""
+    return st.fixed_dictionaries(
+        {},
+        optional={
+            "lrate": numbers(above=0),
+            "w_decay": numbers(above=0, closed=True),
+            "regularizers": st.lists(plugins(experiment.Regularizer), max_size=2),
+            "modules": st.lists(plugins(experiment.Module), max_size=2),
+        },
+    )
+
+
+def plans() -> st.SearchStrategy[Plan]:
+    """Draw a plan of any content that the schema allows."""
+    counts = st.integers(1, 10**6)
+    section = st.fixed_dictionaries
+    return section(
+        {},
+        optional={
+            "rounds": counts,
+            "seed": st.integers(0, 2**32 - 1),
+            "data": section(
+                {},
+                optional={
+                    "scheme": st.sampled_from(experiment.SCHEMES),
+                    "alpha": numbers(above=0),
+                    "valid_fraction": numbers(above=0, below=1),
+                },
+            ),
+            "model": st.sampled_from(get_args(experiment.Preset)),
+            "train": section(
+                {},
+                optional={
+                    "batch_size": counts,
+                    "epochs": counts,
+                    "steps": st.none() | counts,
+                    "shuffle": st.booleans(),
+                },
+            ),
+            "evaluate": section({"batch_size": counts}),
+            "optimizer": section({}, optional={"client": optimizers(), "server": optimizers()}),
+            "aggregator": plugins(experiment.Aggregator),
+            "federation": section(
+                {}, optional={"join_timeout": numbers(above=0), "join_grace": numbers(above=0, closed=True)}
+            ),
+        },
+    ).map(Plan.model_validate)
+
+
+@settings(deadline=None, max_examples=50)
+@given(plan=plans())
+def test_what_is_written_reads_back_equal(tmp_path_factory: pytest.TempPathFactory, plan: Plan) -> None:
+    """Whatever plan is dumped is loaded again as the same plan."""
+    path = tmp_path_factory.getbasetemp() / "written.yml"
+    path.write_text(experiment.dump(plan), encoding="utf-8")
+    assert experiment.load(path) == plan
+
+
+@settings(deadline=None)
+@given(text=st.text(alphabet=st.sampled_from("rounds: sed,ta0123456789-.x_[]{}!&*#|>?%@`'\"\n\t<=~")) | st.text())
+def test_any_text_is_a_plan_or_one_line(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    """No content of a file, however mangled, ends in anything but a plan or an ExperimentError of one line."""
+    path = tmp_path_factory.getbasetemp() / "mangled.yml"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    try:
+        experiment.load(path)
+    except ExperimentError as exc:
+        assert str(exc).startswith(f"{path}")  # noqa: PT017 - both outcomes are fine
+        assert "\n" not in str(exc)  # noqa: PT017
+
+
+# -- what is refused --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("round: 3", f"e.yml: unknown key 'round'; wanted one of {KEYS}; did you mean 'rounds'?"),
+        ("xyz: 3", f"e.yml: unknown key 'xyz'; wanted one of {KEYS}; remove it or correct it"),
+        (
+            "train: {batchsize: 3}",
+            (
+                "e.yml: unknown key 'batchsize' in train; wanted one of batch_size, epochs, steps, shuffle;"
+                " did you mean 'batch_size'?"
+            ),
+        ),
+        (
+            "optimizer: {client: {lrat: 3}}",
+            (
+                "e.yml: unknown key 'lrat' in optimizer.client; wanted one of lrate, w_decay, regularizers, modules;"
+                " did you mean 'lrate'?"
+            ),
+        ),
+        (
+            "optimizer: {server: {modules: [adam, {name: adam, params: {}}]}}",
+            (
+                "e.yml: unknown key 'params' in optimizer.server.modules.1; wanted one of name, parameters;"
+                " did you mean 'parameters'?"
+            ),
+        ),
+        (
+            "rounds: 0\ndata: {schema: iid}",
+            (
+                "e.yml: unknown key 'schema' in data; wanted one of dataset, scheme, alpha, valid_fraction;"
+                " did you mean 'scheme'?"
+            ),
+        ),
+        ("1: 2", f"e.yml: unknown key '1'; wanted one of {KEYS}; remove it or correct it"),
+    ],
+)
+def test_an_unknown_key_is_refused(tmp_path: Path, text: str, line: str) -> None:
+    """An unknown key is named with its section, the known ones, and the nearest of them where one is near."""
+    assert refusal(tmp_path, text) == line
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "wanted"),
+    [
+        ("rounds", "0", "at least 1"),
+        ("rounds", "2.0", "a whole number"),
+        ("rounds", "'2'", "a whole number"),
+        ("seed", "-1", "at least 0"),
+        ("seed", "4294967296", "a number below 4294967296"),
+        ("data.alpha", "0", "a number above 0"),
+        ("data.alpha", ".inf", "a finite number"),
+        ("data.alpha", ".nan", "a finite number"),
+        ("data.alpha", "much", "a number"),
+        ("data.valid_fraction", "0", "a number above 0"),
+        ("data.valid_fraction", "1", "a number below 1"),
+        ("train.batch_size", "0", "at least 1"),
+        ("train.epochs", "0", "at least 1"),
+        ("train.steps", "0", "at least 1"),
+        ("train.shuffle", "1", "true or false"),
+        ("train.shuffle", "maybe", "true or false"),
+        ("evaluate.batch_size", "-5", "at least 1"),
+        ("optimizer.client.lrate", "0", "a number above 0"),
+        ("optimizer.client.lrate", "-0.1", "a number above 0"),
+        ("optimizer.server.w_decay", "-1", "at least 0"),
+        ("optimizer.client.modules", "adam", "a list"),
+        ("optimizer.client.modules.0.parameters", "0", "a mapping of parameters"),
+        ("federation.join_timeout", "0", "a number above 0"),
+        ("federation.join_grace", "-1", "at least 0"),
+    ],
+)
+def test_a_value_out_of_range_is_refused(tmp_path: Path, key: str, value: str, wanted: str) -> None:
+    """The line names file, key and value, and what would have been right."""
+    path = key.split(".")
+    if path[-1] == "parameters":
+        text = "{optimizer: {client: {modules: [{adam: " + value + "}]}}}"
+    else:
+        text = "".join(f"{{{part}: " for part in path) + value + "}" * len(path)
+    found = repr(yaml.safe_load(value))
+    assert refusal(tmp_path, text) == f"e.yml: {key} is {found}; wanted {wanted}; correct {key}"
+
+
+@pytest.mark.parametrize("truth", ["yes", "no", "true", "off"])
+@pytest.mark.parametrize(
+    ("key", "wanted"),
+    [
+        ("rounds", "a whole number"),
+        ("seed", "a whole number"),
+        ("train.batch_size", "a whole number"),
+        ("optimizer.client.lrate", "a number"),
+        ("optimizer.client.w_decay", "a number"),
+        ("data.alpha", "a number"),
+        ("federation.join_grace", "a number"),
+    ],
+)
+def test_a_truth_value_is_no_number(tmp_path: Path, key: str, wanted: str, truth: str) -> None:
+    """YAML's `yes` and `no` are not taken for 1 and 0."""
+    path = key.split(".")
+    text = "".join(f"{{{part}: " for part in path) + truth + "}" * len(path)
+    found = yaml.safe_load(truth)
+    assert refusal(tmp_path, text) == f"e.yml: {key} is {found}; wanted {wanted}; correct {key}"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("model: cn", "e.yml: model.preset is 'cn'; wanted 'cnn' or 'cnn-strided'; did you mean 'cnn'?"),
+        ("model: vit", "e.yml: model.preset is 'vit'; wanted 'cnn' or 'cnn-strided'; correct model.preset"),
+        (
+            "data: {scheme: label}",
+            "e.yml: data.scheme is 'label'; wanted 'iid', 'labels', 'biased' or 'dirichlet'; did you mean 'labels'?",
+        ),
+        ("data: {dataset: cifar}", "e.yml: data.dataset is 'cifar'; wanted 'mnist'; correct data.dataset"),
+        (
+            "aggregator: average",
+            (
+                "e.yml: aggregator.name is 'average'; wanted 'averaging', 'gradient-masked-averaging' or 'sum';"
+                " did you mean 'averaging'?"
+            ),
+        ),
+        (
+            "optimizer: {client: {modules: [admm]}}",
+            f"e.yml: optimizer.client.modules.0.name is 'admm'; wanted {MODULES}; did you mean 'adam'?",
+        ),
+        (
+            "optimizer: {client: {regularizers: [adam]}}",
+            (
+                "e.yml: optimizer.client.regularizers.0.name is 'adam'; wanted 'fedprox', 'lasso' or 'ridge';"
+                " correct optimizer.client.regularizers.0.name"
+            ),
+        ),
+        (
+            "data: {scheme: }",
+            "e.yml: data.scheme is empty; wanted 'iid', 'labels', 'biased' or 'dirichlet'; correct data.scheme",
+        ),
+    ],
+)
+def test_an_unknown_name_is_refused(tmp_path: Path, text: str, line: str) -> None:
+    """A name that is none of the known ones is answered with all of them, and the nearest where one is near."""
+    assert refusal(tmp_path, text) == line
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("data:", "e.yml: data is empty; wanted a mapping of dataset, scheme, alpha, valid_fraction; correct data"),
+        (
+            "data: [1]",
+            "e.yml: data is a list; wanted a mapping of dataset, scheme, alpha, valid_fraction; correct data",
+        ),
+        ("data: 3", "e.yml: data is 3; wanted a mapping of dataset, scheme, alpha, valid_fraction; correct data"),
+        (
+            "optimizer: {client: 3}",
+            (
+                "e.yml: optimizer.client is 3; wanted a mapping of lrate, w_decay, regularizers, modules;"
+                " correct optimizer.client"
+            ),
+        ),
+        (
+            "optimizer: {client: {modules: [3]}}",
+            (
+                "e.yml: optimizer.client.modules.0 is 3; wanted a mapping of name, parameters;"
+                " correct optimizer.client.modules.0"
+            ),
+        ),
+        (
+            "optimizer: {client: {modules: [{}]}}",
+            "e.yml: optimizer.client.modules.0.name is missing; add name",
+        ),
+        ("aggregator:", "e.yml: aggregator is empty; wanted a mapping of name, parameters; correct aggregator"),
+        ("- rounds", f"e.yml: the file holds a list; wanted a mapping of sections; begin with one of {KEYS}"),
+        ("rounds", f"e.yml: the file holds a text; wanted a mapping of sections; begin with one of {KEYS}"),
+        ("3", f"e.yml: the file holds 3; wanted a mapping of sections; begin with one of {KEYS}"),
+    ],
+)
+def test_what_is_no_section_is_refused(tmp_path: Path, text: str, line: str) -> None:
+    """Where keys are due, anything else is named for what it is, together with the keys."""
+    assert refusal(tmp_path, text) == line
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a: 1\nrounds: {", "e.yml, line 2: expected the node content, but found '<stream end>'"),
+        ("rounds: 3\nrounds: 4", "e.yml, line 2: key 'rounds' stands twice"),
+        ("train:\n  epochs: 1\n  steps: 2\n  epochs: 3", "e.yml, line 4: key 'epochs' stands twice"),
+        ("rounds: 3\n\tseed: 1", "e.yml, line 2: found character '\\t' that cannot start any token"),
+        ("? [a]\n: b", "e.yml, line 1: found unhashable key"),
+        ("rounds: *x", "e.yml, line 1: found undefined alias 'x'"),
+        (
+            "train: !!python/object:os.system {}",
+            "e.yml, line 1: could not determine a constructor for the tag 'tag:yaml.org,2002:python/object:os.system'",
+        ),
+        ("\nseed: 2026-13-45", "e.yml, line 2: '2026-13-45' can't be read as timestamp"),
+        ("seed: 0x_", "e.yml, line 1: '0x_' can't be read as int"),
+        ("seed: !!int ''", "e.yml, line 1: '' can't be read as int"),
+        ("rounds: 3\x00", "e.yml: unacceptable character #x0000: special characters are not allowed"),
+    ],
+)
+def test_malformed_yaml_is_refused(tmp_path: Path, text: str, line: str) -> None:
+    """What is no YAML, or no YAML that means one thing, is named with its line."""
+    assert refusal(tmp_path, text) == f"{line}; wanted well-formed YAML; mend that line"
+
+
+def test_deep_nesting_is_refused(tmp_path: Path) -> None:
+    """Brackets beyond what the parser bears are one line too."""
+    assert refusal(tmp_path, "[" * 500) == "e.yml: nested too deeply; wanted well-formed YAML; mend that file"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"rounds: 3 # caf\xe9", "not UTF-8 text"), (None, "Is a directory"), ("", "No such file or directory")],
+)
+def test_an_unreadable_file_is_refused(tmp_path: Path, content: bytes | str | None, reason: str) -> None:
+    """A file that is missing, a folder or not UTF-8 is refused with the reason."""
+    path = tmp_path / "e.yml"
+    if content is None:
+        path.mkdir()
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    with pytest.raises(ExperimentError) as caught:
+        experiment.load(path)
+    assert str(caught.value) == (
+        f"{path}: can't be read ({reason}); wanted an experiment file in YAML; set EXPERIMENT to the path of one"
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        ({"rounds": 0}, "ROUNDS or --rounds is 0; wanted at least 1; correct ROUNDS or --rounds"),
+        ({"seed": 2**32}, "SEED or --seed is 4294967296; wanted a number below 4294967296; correct SEED or --seed"),
+        (
+            {"scheme": "idd"},
+            "SCHEME or --scheme is 'idd'; wanted 'iid', 'labels', 'biased' or 'dirichlet'; did you mean 'iid'?",
+        ),
+    ],
+)
+def test_what_came_from_elsewhere_is_not_blamed_on_the_file(
+    tmp_path: Path, overrides: dict[str, Any], line: str
+) -> None:
+    """A flag's or the environment's value that can't be used is named as such."""
+    assert refusal(tmp_path, "rounds: 2", **overrides) == line
+
+
+def test_a_section_that_is_none_stays_refused_under_an_override(tmp_path: Path) -> None:
+    """A scheme given elsewhere does not hide that the file's own section is none."""
+    line = "e.yml: data is 3; wanted a mapping of dataset, scheme, alpha, valid_fraction; correct data"
+    assert refusal(tmp_path, "data: 3", scheme="iid") == line
+
+
+# -- plug-ins ---------------------------------------------------------------------------------------------------------
+
+
+def test_plug_ins_are_those_that_declearn_registers() -> None:
+    """The names that a file may use are exactly those in declearn's registries."""
+    from declearn.aggregator import list_aggregators  # noqa: PLC0415 - takes seconds
+    from declearn.optimizer import list_optim_modules, list_optim_regularizers  # noqa: PLC0415
+
+    assert sorted(get_args(experiment.Aggregator)) == sorted(list_aggregators())
+    assert sorted(get_args(experiment.Module)) == sorted(list_optim_modules())
+    assert sorted(get_args(experiment.Regularizer)) == sorted(list_optim_regularizers())
