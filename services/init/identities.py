@@ -407,9 +407,12 @@ def _claim(certificate: Path) -> Iterator[bool]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield False
+            free = False
+        except OSError:  # Nor can anybody on a file system without locks.
+            free = True
         else:
-            yield True
+            free = True
+        yield free
     finally:
         os.close(handle)
 

@@ -26,24 +26,29 @@ def exclusive(folder: Path) -> Iterator[None]:
     Raises:
         StorageError: the folder can't be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # flock needs no write access, and so works on a lock file that another user made.
-        handle = os.open(folder / LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as exc:
-        raise StorageError(
-            f"{folder} can't be written ({exc.strerror or exc})", "a writable folder", "mend its permissions"
-        ) from exc
-    try:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.info("%s: another init is at work here; waiting for it", folder)
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            folder.mkdir(parents=True, exist_ok=True)
+            # flock needs no write access, and so works on a lock file that another user made.
+            handle = os.open(folder / LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            stack.callback(os.close, handle)
+            _lock(handle, folder)
+        except OSError as exc:
+            raise StorageError(
+                f"{folder} can't be written ({exc.strerror or exc})",
+                "a writable folder on a file system with locks",
+                "mend its permissions, or use another folder",
+            ) from exc
         _sweep(folder)
         yield
-    finally:
-        os.close(handle)
+
+
+def _lock(handle: int, folder: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        logger.info("%s: another init is at work here; waiting for it", folder)
+        fcntl.flock(handle, fcntl.LOCK_EX)
 
 
 def _sweep(folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import logging
 import os
 import threading
@@ -70,8 +72,21 @@ def test_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageError) as caught, exclusive(tmp_path / "file" / "folder"):
         pass
     assert str(caught.value) == (
-        f"{tmp_path}/file/folder can't be written (Not a directory); wanted a writable folder; mend its permissions"
+        f"{tmp_path}/file/folder can't be written (Not a directory);"
+        " wanted a writable folder on a file system with locks; mend its permissions, or use another folder"
     )
+
+
+def test_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system can't lock, nothing is written."""
+
+    def refuse(handle: int, operation: int) -> None:
+        del handle, operation
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(StorageError, match=r"can't be written \(No locks available\)"), exclusive(tmp_path):
+        pass
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
