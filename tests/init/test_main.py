@@ -302,6 +302,20 @@ def test_deleting_the_shards_is_the_way_out(small: Paths) -> None:
     assert dealt.read_manifest(small.test).seed == dealt.read_manifest(small.shards).seed == 7
 
 
+def test_test_set_alone_is_held_out(small: Paths) -> None:
+    """`fed data` writes the test set with a manifest that deals nothing; `fed init` then puts its own in place."""
+    main.hold_out(small.raw, shards.Recipe("biased", 5), small.test)
+    manifest = dealt.read_manifest(small.test)
+    assert (manifest.scheme, manifest.seed, manifest.sizes) == ("biased", 5, ())
+    np.testing.assert_array_equal(dealt.load_test(small.test)[1], dataset.load(small.raw, dataset.MNIST).test_labels)
+    before = stats(small.test)
+    main.hold_out(small.raw, shards.Recipe("iid", 0), small.test)
+    after = stats(small.test)
+    assert {path for path in before if before[path] != after[path]} == {MANIFEST}
+    main.run(SETTINGS, Plan(), small)
+    assert dealt.read_manifest(small.test).sizes == (1, 2, 3, 4)
+
+
 def test_labels_scheme_prepares_ten_sizes(small: Paths) -> None:
     """Scheme `labels` prepares as many sizes as there are classes, and as many identities as ever."""
     main.run(Settings(clients=3, max_clients=12), _plan(scheme="labels"), small)
