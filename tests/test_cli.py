@@ -1,0 +1,475 @@
+"""The command `fed`: what it takes, what it hands on, how it fails."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import services.client.main
+import services.demo
+import services.init.folders
+import services.init.identities
+import services.init.main
+import services.server.main
+from services import cli, experiment, settings
+from services.client.main import ClientOptions
+from services.errors import DataError, QuorumError, RefusedError, StoppedError
+from services.experiment import Plan
+from services.paths import Paths
+from services.server.main import ServerOptions
+from tests.support import REPOSITORY, logging_kept
+
+COMMANDS = ("init", "data", "certs", "server", "client", "demo", "check")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Work in an empty folder, in an environment that sets nothing of ours."""
+    source = Path(settings.__file__).read_text(encoding="utf-8")
+    for key in re.findall(r'\(env, "([A-Z_]+)"', source):
+        monkeypatch.delenv(key, raising=False)
+    monkeypatch.chdir(tmp_path)
+    with logging_kept():
+        yield tmp_path
+
+
+class Recorder:
+    """Stands for a function of a role's, and keeps what it was called with."""
+
+    def __init__(self, outcome: BaseException | None = None) -> None:
+        self.args: tuple[Any, ...] = ()
+        self.kwargs: dict[str, Any] = {}
+        self.outcome = outcome
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        self.args, self.kwargs = args, kwargs
+        if self.outcome is not None:
+            raise self.outcome
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, here: Path) -> Recorder:
+    """Record what the server is started with; there is an experiment file."""
+    (here / "experiment.yml").write_text("rounds: 2\nseed: 1\n")
+    recorder = Recorder()
+    monkeypatch.setattr(services.server.main, "run", recorder)
+    return recorder
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    """Record what the client is started with."""
+    recorder = Recorder()
+    monkeypatch.setattr(services.client.main, "run", recorder)
+    return recorder
+
+
+# -- help -------------------------------------------------------------------------------------------------------------
+
+
+def test_help_lists_every_command(capfd: pytest.CaptureFixture[str]) -> None:
+    """`fed --help` names each command, exactly once, and ends with code 0."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--help"])
+    assert caught.value.code == 0
+    assert tuple(re.findall(r"^    (\w+) +[A-Z]", capfd.readouterr().out, re.MULTILINE)) == COMMANDS
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_help(command: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """Help says what the command does and describes each argument, and shows no default of nothing."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main([command, "--help"])
+    assert caught.value.code == 0
+    text = capfd.readouterr().out
+    assert text.startswith(f"usage: fed {command} [-h]")
+    assert not re.search(r"default: *(None|False|True|\[\])", text)
+    assert text.count("(default: ") == len(re.findall(r"\(default: [^)]+\)(?! *\(default)", text))
+    described = re.split(r"^options:$", text, flags=re.MULTILINE)[1]
+    bare = re.findall(r"^  (--?[\w-]+(?: [A-Z_]+)?)$(?!\n {10,})", described, re.MULTILINE)
+    assert bare == []
+
+
+def test_version_is_the_packages(capfd: pytest.CaptureFixture[str]) -> None:
+    """`fed --version` tells the version of the package."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--version"])
+    assert caught.value.code == 0
+    assert capfd.readouterr().out == f"fed {services.__version__}\n"
+
+
+def test_the_module_is_the_command() -> None:
+    """`python -m services` is `fed`, with its exit codes."""
+    right = subprocess.run([sys.executable, "-m", "services", "--version"], capture_output=True, text=True, check=False)
+    assert (right.returncode, right.stdout, right.stderr) == (0, f"fed {services.__version__}\n", "")
+    wrong = subprocess.run([sys.executable, "-m", "services", "check"], capture_output=True, text=True, check=False)
+    assert (wrong.returncode, wrong.stdout, wrong.stderr) == (
+        2,
+        "",
+        (
+            "fed check: error: experiment.yml: can't be read (No such file or directory);"
+            " wanted an experiment file in YAML; set EXPERIMENT to the path of one\n"
+        ),
+    )
+
+
+# -- mistakes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ([], "fed: error: the following arguments are required: COMMAND; see `fed --help`"),
+        (
+            ["serve"],
+            (
+                "fed: error: argument COMMAND: invalid choice: 'serve' (choose from 'init', 'data', 'certs', 'server',"
+                " 'client', 'demo', 'check'); see `fed --help`"
+            ),
+        ),
+        (["check", "--fast"], "fed: error: unrecognized arguments: --fast; see `fed --help`"),
+        (["server", "3", "--cert", "x"], "fed: error: unrecognized arguments: --cert x; see `fed --help`"),
+        (["data"], "fed: error: the following arguments are required: N; see `fed data --help`"),
+        (
+            ["data", "0"],
+            "fed: error: argument N: '0' is no whole number from 1 to 1024; see `fed data --help`",
+        ),
+        (
+            ["data", "three"],
+            "fed: error: argument N: 'three' is no whole number from 1 to 1024; see `fed data --help`",
+        ),
+        (
+            ["data", "3", "--seed", "-1"],
+            "fed: error: argument --seed: '-1' is no whole number from 0 to 4294967295; see `fed data --help`",
+        ),
+        (
+            ["data", "3", "--scheme", "idd"],
+            (
+                "fed: error: argument --scheme: invalid choice: 'idd' (choose from 'iid', 'labels', 'biased',"
+                " 'dirichlet'); see `fed data --help`"
+            ),
+        ),
+        (
+            ["certs", "--clients", "1025"],
+            "fed: error: argument --clients: '1025' is no whole number from 1 to 1024; see `fed certs --help`",
+        ),
+        (
+            ["server", "3", "--port", "99999"],
+            "fed: error: argument --port: '99999' is no whole number from 0 to 65535; see `fed server --help`",
+        ),
+        (
+            ["server", "3", "--status-port", "-2"],
+            "fed: error: argument --status-port: '-2' is no whole number from 0 to 65535; see `fed server --help`",
+        ),
+        (
+            ["server", "0"],
+            "fed: error: argument N: '0' is no whole number from 1 to 1024; see `fed server --help`",
+        ),
+        (
+            ["demo", "--clients", "33"],
+            (
+                "fed demo: error: CLIENTS is 33; wanted a whole number from 1 to MAX_CLIENTS (32);"
+                " change CLIENTS, or raise MAX_CLIENTS, in .env"
+            ),
+        ),
+        (
+            ["client", "client_0"],
+            "fed client: error: NAME is 'client_0' without FOLDER; wanted NAME and FOLDER, or neither; add FOLDER",
+        ),
+        (
+            ["check", "nowhere.yml"],
+            (
+                "fed check: error: nowhere.yml: can't be read (No such file or directory);"
+                " wanted an experiment file in YAML; set EXPERIMENT to the path of one"
+            ),
+        ),
+    ],
+)
+def test_a_mistake_is_one_line_and_code_2(
+    here: Path, capfd: pytest.CaptureFixture[str], words: list[str], line: str
+) -> None:
+    """A mistake on the command line is one line that says where to look, nothing else, and leaves nothing behind."""
+    assert cli.main(words) == 2
+    assert capfd.readouterr() == ("", line + "\n")
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["init", "server", "client", "demo", "check"])
+def test_a_wrong_setting_is_one_line_and_code_2(
+    command: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever command reads the settings, a wrong one is named with its range."""
+    monkeypatch.setenv("CLIENTS", "0")
+    assert cli.main([command]) == 2
+    assert capfd.readouterr() == (
+        "",
+        (
+            f"fed {command}: error: CLIENTS is '0'; wanted a whole number of at least 1;"
+            " change CLIENTS in .env or in the environment\n"
+        ),
+    )
+
+
+@pytest.mark.parametrize("outcome", [DataError("x is damaged", "x", "mend it"), QuorumError("2 of 3 clients joined")])
+def test_a_failure_is_one_line_and_its_code(
+    server: Recorder, capfd: pytest.CaptureFixture[str], outcome: DataError | QuorumError
+) -> None:
+    """What a role raises is one line on standard error, and its code is the command's."""
+    server.outcome = outcome
+    assert cli.main(["server", "3"]) == outcome.exit_code
+    assert capfd.readouterr() == ("", f"fed server: error: {outcome}\n")
+
+
+def test_being_stopped_is_a_clients_right(
+    server: Recorder, client: Recorder, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A client that is told to stop ends with 0, a server with the code of a run that is not complete."""
+    server.outcome = client.outcome = StoppedError("stopped by SIGTERM")
+    assert (cli.main(["client"]), cli.main(["server"])) == (0, 11)
+    assert capfd.readouterr().err == "fed client: stopped by SIGTERM\nfed server: stopped by SIGTERM\n"
+
+
+def test_a_refused_client_ends_with_the_code_of_refusal(client: Recorder, capfd: pytest.CaptureFixture[str]) -> None:
+    """A refusal is no success, though the client is not to blame."""
+    client.outcome = RefusedError("the server refused client_0: no")
+    assert cli.main(["client"]) == 9
+    assert capfd.readouterr().err == "fed client: error: the server refused client_0: no\n"
+
+
+def test_a_bug_is_one_line_and_code_1(server: Recorder, capfd: pytest.CaptureFixture[str]) -> None:
+    """What nobody foresaw is one line that asks for a report, never a traceback."""
+    server.outcome = ZeroDivisionError("by zero")
+    assert cli.main(["server", "3"]) == 1
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert re.fullmatch(
+        r"fed server: unforeseen ZeroDivisionError at test_cli\.py:\d+: by zero; this is a bug, please report it\n", err
+    )
+
+
+def test_ctrl_c_is_no_bug(server: Recorder, capfd: pytest.CaptureFixture[str]) -> None:
+    """Ctrl-C outside an event loop ends with the code of a stopped run, without a traceback."""
+    server.outcome = KeyboardInterrupt()
+    assert cli.main(["server", "3"]) == 11
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_reader_that_goes_away_is_no_bug(here: Path) -> None:
+    """Output into a closed pipe ends without a traceback, with buffered output too."""
+    (here / "experiment.yml").touch()
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    result = subprocess.run(
+        [sys.executable, "-m", "services", "check"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (1, "")
+
+
+# -- check ------------------------------------------------------------------------------------------------------------
+
+
+def test_check_prints_a_plan_that_reads_back(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """`fed check FILE` prints the resolved plan as a file that is the same plan."""
+    path = REPOSITORY / "experiments" / "declearn-example.yml"
+    assert cli.main(["check", str(path)]) == 0
+    out, err = capfd.readouterr()
+    assert err == ""
+    (here / "printed.yml").write_text(out)
+    assert experiment.load(here / "printed.yml") == experiment.load(path)
+
+
+def test_check_takes_file_and_overrides_from_the_environment(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Without FILE, EXPERIMENT names it; SCHEME, SEED and ROUNDS win over what it says."""
+    (here / "mine.yml").write_text("rounds: 2\n")
+    for key, value in {"EXPERIMENT": "mine.yml", "SCHEME": "labels", "SEED": "4", "ROUNDS": "7"}.items():
+        monkeypatch.setenv(key, value)
+    assert cli.main(["check"]) == 0
+    (here / "printed.yml").write_text(capfd.readouterr().out)
+    plan = experiment.load(here / "printed.yml")
+    assert (plan.rounds, plan.seed, plan.data.scheme) == (7, 4, "labels")
+
+
+# -- what is handed on ------------------------------------------------------------------------------------------------
+
+
+def test_data_takes_what_prepare_data_takes(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`fed data N` cuts ./data/mnist_raw by scheme iid with a drawn seed, as declearn's prepare_data.py does."""
+    recorder = Recorder(DataError("enough"))
+    monkeypatch.setattr(services.init.folders, "write_folders", recorder)
+    assert cli.main(["data", "3"]) == DataError.exit_code
+    assert (recorder.args, recorder.kwargs) == ((Path("data/mnist_raw"), Path("data"), 3, "iid", None), {})
+    assert cli.main(["data", "5", "--scheme", "biased", "--seed", "9", "--folder", str(here)]) == DataError.exit_code
+    assert recorder.args == (here / "mnist_raw", here, 5, "biased", 9)
+
+
+def test_data_writes_the_folders(small: Paths, capfd: pytest.CaptureFixture[str]) -> None:
+    """`fed data` leaves the arrays of each client where declearn's example looks for them, and tells the seed."""
+    folder = small.raw.parent
+    assert cli.main(["data", "2", "--seed", "3", "--folder", str(folder)]) == 0
+    assert capfd.readouterr().out.splitlines()[-1] == f"{folder}/mnist_iid: 2 clients, seed 3"
+    arrays = ["train_data.npy", "train_target.npy", "valid_data.npy", "valid_target.npy"]
+    for number in range(2):
+        assert sorted(path.name for path in (folder / "mnist_iid" / f"client_{number}").iterdir()) == arrays
+
+
+def test_certs_writes_what_generate_ssl_writes(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """`fed certs` writes declearn's three files, adds client identities, and says what it did and kept."""
+    assert cli.main(["certs", "--clients", "2", "--name", "hospital"]) == 0
+    assert {path.name for path in (here / "certs").glob("*.pem")} == {
+        "ca-cert.pem",
+        "server-cert.pem",
+        "server-pkey.pem",
+    }
+    assert {path.name for path in (here / "certs" / "clients").glob("*-cert.pem")} == {
+        "ca-cert.pem",
+        "client_0-cert.pem",
+        "client_1-cert.pem",
+        "hospital-cert.pem",
+    }
+    date = r"\d{4}-\d\d-\d\d \d\d:\d\d UTC\n"
+    assert re.fullmatch(rf"certs: 4 identities issued, 0 kept; the first expires on {date}", capfd.readouterr().out)
+    assert cli.main(["certs", "--clients", "2", "--name", "hospital"]) == 0
+    assert re.fullmatch(rf"certs: 0 identities issued, 4 kept; the first expires on {date}", capfd.readouterr().out)
+
+
+def test_server_takes_what_run_server_takes(server: Recorder) -> None:
+    """`fed server N` listens on localhost:8765 with the certificate and key in certs/, as declearn's run_server.py."""
+    assert cli.main(["server", "4"]) == 0
+    plan, options = server.args
+    assert plan == Plan(rounds=2, seed=1)
+    assert options == ServerOptions(
+        clients=4,
+        host="localhost",
+        port=8765,
+        status_port=8000,
+        certificate=Path("certs/server-cert.pem"),
+        key=Path("certs/server-pkey.pem"),
+        ca=Path("certs/ca-cert.pem"),
+        test=Path("data/test"),
+        results=Path("results"),
+    )
+
+
+def test_server_takes_its_flags(server: Recorder) -> None:
+    """Each flag of `fed server` reaches the server; the CA stands beside the certificate unless told otherwise."""
+    words = ["--certificate", "x/c.pem", "--private-key", "y/k.pem", "--host", "::1", "--port", "0"]
+    assert cli.main(["server", *words, "--status-port", "0", "--rounds", "1"]) == 0
+    plan, options = server.args
+    assert plan.rounds == 1
+    assert (options.clients, options.certificate, options.key) == (3, Path("x/c.pem"), Path("y/k.pem"))
+    assert (options.ca, options.host, options.port, options.status_port) == (Path("x/ca-cert.pem"), "::1", 0, 0)
+    assert cli.main(["server", "--ca-cert", "z.pem"]) == 0
+    assert server.args[1].ca == Path("z.pem")
+    assert cli.main(["server", "--no-client-auth"]) == 0
+    assert server.args[1].ca is None
+
+
+def test_client_takes_what_run_client_takes(client: Recorder) -> None:
+    """`fed client NAME FOLDER` trains on FOLDER/NAME and dials wss://localhost:8765, as declearn's run_client.py."""
+    assert cli.main(["client", "client_0", "data/mnist_iid"]) == 0
+    assert client.args == (
+        ClientOptions(
+            server_uri="wss://localhost:8765",
+            identities=Path("certs/clients"),
+            shards=Path("data/shards"),
+            ca=None,
+            name="client_0",
+            own_data=Path("data/mnist_iid/client_0"),
+            timeout=120.0,
+            anonymous=False,
+        ),
+    )
+
+
+def test_client_takes_its_flags(here: Path, client: Recorder) -> None:
+    """Each flag of `fed client` reaches the client; without NAME it is dealt its data."""
+    (here / "ca.pem").touch()
+    assert cli.main(["client", "--serv-uri", "wss://h:1", "--ca-cert", "ca.pem", "--no-client-auth", "--quiet"]) == 0
+    options = client.args[0]
+    assert (options.server_uri, options.ca, options.anonymous) == ("wss://h:1", Path("ca.pem"), True)
+    assert (options.name, options.own_data, options.identities) == (None, None, Path("clients"))
+    assert cli.main(["client", "--identities", "elsewhere"]) == 0
+    assert client.args[0].identities == Path("elsewhere")
+
+
+def test_a_container_is_told_by_its_environment(
+    server: Recorder, client: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With no arguments, as in a container, server and client take everything from the environment."""
+    pairs = {
+        "CLIENTS": "5",
+        "HOST": "192.0.2.1",
+        "PORT": "9000",
+        "STATUS_PORT": "9001",
+        "SERVER_URI": "wss://server:9000",
+        "CONNECT_TIMEOUT": "7",
+        "CLIENT_NAME": "client_3",
+        "FED_ROOT": "/fed",
+    }
+    for key, value in pairs.items():
+        monkeypatch.setenv(key, value)
+    assert cli.main(["server"]) == 0
+    options = server.args[1]
+    assert (options.clients, options.host, options.port, options.status_port) == (5, "192.0.2.1", 9000, 9001)
+    assert (options.test, options.results) == (Path("/fed/data/test"), Path("/fed/results"))
+    assert cli.main(["client"]) == 0
+    asked = client.args[0]
+    assert (asked.server_uri, asked.timeout, asked.name) == ("wss://server:9000", 7, "client_3")
+    assert asked.shards == Path("/fed/data/shards")
+
+
+def test_a_flag_wins_over_the_environment_and_that_over_the_file(
+    server: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounds: the flag, else ROUNDS, else what the experiment file says."""
+    assert cli.main(["server"]) == 0
+    assert server.args[0].rounds == 2
+    monkeypatch.setenv("ROUNDS", "3")
+    monkeypatch.setenv("PORT", "9000")
+    assert cli.main(["server"]) == 0
+    assert (server.args[0].rounds, server.args[1].port) == (3, 9000)
+    assert cli.main(["server", "--rounds", "4", "--port", "9001"]) == 0
+    assert (server.args[0].rounds, server.args[1].port) == (4, 9001)
+
+
+def test_demo_takes_what_run_demo_takes(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`fed demo` runs three clients unless told otherwise, by our spelling of the flag or declearn's."""
+    (here / "experiment.yml").touch()
+    recorder = Recorder()
+    monkeypatch.setattr(services.demo, "run", recorder)
+    assert cli.main(["demo"]) == 0
+    assert (recorder.args[0], recorder.args[2]) == (Plan(), Paths(Path()))
+    assert recorder.args[1] == 3
+    assert cli.main(["demo", "--nb-clients", "5", "--scheme", "labels", "--seed", "2"]) == 0
+    plan, clients = recorder.args[:2]
+    assert (clients, plan.data.scheme, plan.seed) == (5, "labels", 2)
+    assert cli.main(["demo", "--clients", "1"]) == 0
+    assert recorder.args[1:2] == (1,)
+
+
+def test_init_takes_settings_and_plan(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`fed init` hands on the settings, the resolved plan and the user to become."""
+    (here / "experiment.yml").write_text("seed: 5")
+    monkeypatch.setenv("MAX_CLIENTS", "8")
+    recorder = Recorder()
+    monkeypatch.setattr(services.init.main, "run", recorder)
+    assert cli.main(["init", "--drop-to", "10001"]) == 0
+    env, plan, paths = recorder.args
+    assert (env.max_clients, plan.seed, paths) == (8, 5, Paths(Path()))
+    assert recorder.kwargs == {"drop_to": 10001}
