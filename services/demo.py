@@ -81,7 +81,8 @@ def _federate(env: Mapping[str, str], clients: int, paths: Paths) -> None:
             raise DemoError("init", code)
         server = _start(env, "server", *identity)
         processes.append(server)
-        processes += [_start(env, "client", "--ca-cert", ca, "--quiet") for _ in range(clients)]
+        for _ in range(clients):
+            processes.append(_start(env, "client", "--ca-cert", ca, "--quiet"))  # noqa: PERF401 - a signal may come between
         logger.info("a server and %d clients are at work", clients)
         code = server.wait()
         for process in processes:
@@ -117,9 +118,11 @@ def _end(processes: list[subprocess.Popen[bytes]]) -> None:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Turn SIGTERM and Ctrl-C into a `StoppedError`, so that what was started is ended."""
+    """Turn the first SIGTERM or Ctrl-C into a `StoppedError`, so that what was started is ended; ignore the next."""
 
     def stop(number: int, _: object) -> None:
+        for other in kept:
+            signal.signal(other, signal.SIG_IGN)
         raise StoppedError(f"stopped by {signal.Signals(number).name}")
 
     kept = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
