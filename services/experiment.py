@@ -8,6 +8,7 @@ them; they are listed here so that checking a file needs no import of declearn (
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -243,7 +244,16 @@ def load(
 
 def dump(plan: Plan) -> str:
     """Write `plan` as YAML that `load` reads back into an equal plan."""
-    return yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    content = plan.model_dump(mode="json")
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+_SCIENTIFIC = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+")
+"""`1e-3`, `1.5e3`: numbers to people and to YAML 1.2, texts to pyyaml, which follows YAML 1.1."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """`SafeDumper` that quotes a text that `_Loader` would take for a number."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -268,6 +278,10 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
             seen.add(key if isinstance(key, str | int | float) else str(key))
         return super().construct_mapping(node, deep)
+
+
+for _class in (_Loader, _Dumper):
+    _class.add_implicit_resolver("tag:yaml.org,2002:float", _SCIENTIFIC, list("-+.0123456789"))
 
 
 def _read(path: Path) -> dict[str, Any]:
