@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 from declearn.aggregator import list_aggregators
 from declearn.main.config import FLOptimConfig
 from declearn.model.tensorflow import TensorflowModel
-from declearn.optimizer import Optimizer
+from declearn.optimizer import Optimizer, list_optim_modules, list_optim_regularizers
 from keras import layers
 
 from services.errors import ExperimentError
@@ -60,12 +62,13 @@ def build_optim(plan: Plan) -> FLOptimConfig:
     """Build the plan's optimizers and aggregator.
 
     Raises:
-        ExperimentError: declearn refuses a parameter of a plug-in.
+        ExperimentError: a plug-in does not take a parameter, or not that value.
     """
-    aggregator = list_aggregators()[plan.aggregator.name]
+    name = plan.aggregator.name
+    aggregator = list_aggregators()[name]
     try:
         return FLOptimConfig.from_params(
-            aggregator=aggregator(**plan.aggregator.parameters),
+            aggregator=aggregator(**_parameters(name, aggregator, plan.aggregator.parameters)),
             client_opt=_optimizer(plan.optimizer.client),
             server_opt=_optimizer(plan.optimizer.server),
         )
@@ -78,9 +81,35 @@ def build_optim(plan: Plan) -> FLOptimConfig:
 
 
 def _optimizer(spec: OptimizerSpec) -> Optimizer:
+    regularizers, modules = list_optim_regularizers(), list_optim_modules()
     return Optimizer(
         lrate=spec.lrate,
         w_decay=spec.w_decay,
-        regularizers=[(plugin.name, plugin.parameters) for plugin in spec.regularizers],
-        modules=[(plugin.name, plugin.parameters) for plugin in spec.modules],
+        regularizers=[(p.name, _parameters(p.name, regularizers[p.name], p.parameters)) for p in spec.regularizers],
+        modules=[(p.name, _parameters(p.name, modules[p.name], p.parameters)) for p in spec.modules],
     )
+
+
+def _parameters(name: str, plugin: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Check `given` against the constructor of a plug-in.
+
+    declearn takes most values as they come, and fails with a wrong one in the midst of a round.
+
+    Raises:
+        ExperimentError: there is no such parameter, or it takes no such value.
+    """
+    known = inspect.signature(plugin).parameters
+    checked: dict[str, Any] = {}
+    for key, value in given.items():
+        default = known[key].default if key in known else None
+        if key not in known:
+            fault, wanted = "unknown", f"one of {', '.join(known)}" if known else "none"
+        elif isinstance(default, bool) and not isinstance(value, bool):
+            fault, wanted = repr(value), "true or false"
+        elif isinstance(default, float) and (isinstance(value, bool) or not isinstance(value, int | float)):
+            fault, wanted = repr(value), "a number"
+        else:
+            checked[key] = float(value) if isinstance(default, float) else value
+            continue
+        raise ExperimentError(f"parameter {key!r} of {name} is {fault}", wanted, "correct it in the experiment file")
+    return checked

@@ -1,0 +1,173 @@
+"""The model and the optimizers that a plan names."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import keras
+import numpy as np
+import pytest
+
+from services import experiment
+from services.errors import ExperimentError
+from services.experiment import Plan
+from services.server import model
+from services.server.model import build_model, build_optim
+
+Weights = list[Any]
+
+
+def plan(**content: Any) -> Plan:
+    """Make a plan of what differs from the default."""
+    return Plan.model_validate(content)
+
+
+def weights(of: Plan) -> Weights:
+    """Draw the initial weights of a plan."""
+    drawn: Weights = build_model(of).get_wrapped_model().get_weights()
+    return drawn
+
+
+def test_every_preset_can_be_built() -> None:
+    """The presets that a file may name are those there are layers for."""
+    assert set(model.PRESETS) == set(get_args(experiment.Preset))
+
+
+@pytest.mark.parametrize(("preset", "count"), [("cnn", 54_410), ("cnn-strided", 106_122)])
+def test_a_preset_has_as_many_parameters_as_it_says(preset: str, count: int) -> None:
+    """The number of parameters is the documented one, and all of them are trained."""
+    network = build_model(plan(model=preset)).get_wrapped_model()
+    assert network.count_params() == count
+    assert sum(int(np.prod(variable.shape)) for variable in network.trainable_variables) == count
+    assert network.name == preset
+
+
+def test_the_cnn_is_that_of_the_example() -> None:
+    """Preset `cnn` has the layers of declearn's MNIST example, in order, with their settings."""
+    conv, pool, dropout, flatten, dense = build_model(plan(model="cnn")).get_wrapped_model().layers
+    assert isinstance(conv, keras.layers.Conv2D)
+    assert (conv.filters, conv.kernel_size, conv.strides, conv.padding) == (32, (3, 3), (1, 1), "valid")
+    assert isinstance(pool, keras.layers.MaxPooling2D)
+    assert pool.pool_size == (2, 2)
+    assert isinstance(dropout, keras.layers.Dropout)
+    assert dropout.rate == 0.25
+    assert isinstance(flatten, keras.layers.Flatten)
+    assert isinstance(dense, keras.layers.Dense)
+    assert (dense.units, conv.activation.__name__, dense.activation.__name__) == (10, "relu", "softmax")
+
+
+@pytest.mark.parametrize("preset", model.PRESETS)
+@pytest.mark.parametrize("shape", [(5, 28, 28), (5, 28, 28, 1)])
+def test_images_become_probabilities(preset: str, shape: tuple[int, ...]) -> None:
+    """Images with or without the axis of channels give ten probabilities each, which sum to one."""
+    images = np.random.default_rng(0).random(shape, np.float32)
+    labels = np.zeros(5, np.uint8)
+    _, outputs, _ = build_model(plan(model=preset)).compute_batch_predictions((images, labels, None))
+    assert outputs.shape == (5, 10)
+    np.testing.assert_allclose(outputs.sum(axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("preset", model.PRESETS)
+def test_a_seed_gives_its_weights_again(preset: str) -> None:
+    """The same seed draws the same initial weights, whatever was drawn before; another seed draws others."""
+    first = weights(plan(model=preset, seed=1))
+    np.random.default_rng().random()
+    keras.random.uniform((3,))
+    for one, other in zip(first, weights(plan(model=preset, seed=1)), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not np.array_equal(first[0], weights(plan(model=preset, seed=2))[0])
+
+
+def test_the_plan_is_what_the_optimizers_do() -> None:
+    """Rates, decay, regularizers, modules and aggregator are those of the plan, with their parameters."""
+    optim = build_optim(
+        plan(
+            aggregator={"averaging": {"steps_weighted": False}},
+            optimizer={
+                "client": {"lrate": 0.1, "w_decay": 0.01, "regularizers": [{"fedprox": {"alpha": 0.5}}], "modules": []},
+                "server": {"lrate": 0.7, "modules": [{"momentum": {"beta": 0.8, "nesterov": True}}]},
+            },
+        )
+    )
+    assert optim.aggregator.get_config() == {"name": "averaging", "steps_weighted": False}
+    client, server = optim.client_opt, optim.server_opt
+    assert (client.lrate, client.w_decay, server.lrate, server.w_decay) == (0.1, 0.01, 0.7, 0.0)
+    assert [(plugin.name, plugin.alpha) for plugin in client.regularizers] == [("fedprox", 0.5)]
+    assert client.modules == []
+    (momentum,) = server.modules
+    assert (momentum.name, momentum.get_config()) == (
+        "momentum",
+        {"beta": 0.8, "nesterov": True, "round_reset": False},
+    )
+
+
+@pytest.mark.parametrize("name", get_args(experiment.Module))
+def test_every_module_can_be_made(name: str) -> None:
+    """Each module that a file may name can be made without parameters."""
+    (module,) = build_optim(plan(optimizer={"client": {"modules": [name]}})).client_opt.modules
+    assert module.name == name
+
+
+@pytest.mark.parametrize("name", get_args(experiment.Regularizer))
+def test_every_regularizer_can_be_made(name: str) -> None:
+    """Each regularizer that a file may name can be made without parameters."""
+    (regularizer,) = build_optim(plan(optimizer={"client": {"regularizers": [name]}})).client_opt.regularizers
+    assert regularizer.name == name
+
+
+@pytest.mark.parametrize("name", get_args(experiment.Aggregator))
+def test_every_aggregator_can_be_made(name: str) -> None:
+    """Each aggregator that a file may name can be made without parameters."""
+    assert build_optim(plan(aggregator=name)).aggregator.name == name
+
+
+def test_a_whole_number_will_do_for_a_number() -> None:
+    """`beta_1: 0` is as good as `beta_1: 0.0`, which declearn alone would take."""
+    (adam,) = build_optim(plan(optimizer={"client": {"modules": [{"adam": {"beta_1": 0}}]}})).client_opt.modules
+    assert adam.get_config()["beta_1"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (
+            {"optimizer": {"client": {"modules": [{"adam": {"beta": 0.9}}]}}},
+            (
+                "parameter 'beta' of adam is unknown; wanted one of beta_1, beta_2, amsgrad, eps, round_reset;"
+                " correct it in the experiment file"
+            ),
+        ),
+        (
+            {"optimizer": {"server": {"modules": [{"momentum": {"beta": "x"}}]}}},
+            "parameter 'beta' of momentum is 'x'; wanted a number; correct it in the experiment file",
+        ),
+        (
+            {"optimizer": {"server": {"modules": [{"momentum": {"beta": True}}]}}},
+            "parameter 'beta' of momentum is True; wanted a number; correct it in the experiment file",
+        ),
+        (
+            {"optimizer": {"client": {"regularizers": [{"fedprox": {"alpha": None}}]}}},
+            "parameter 'alpha' of fedprox is None; wanted a number; correct it in the experiment file",
+        ),
+        (
+            {"aggregator": {"averaging": {"steps_weighted": 1}}},
+            "parameter 'steps_weighted' of averaging is 1; wanted true or false; correct it in the experiment file",
+        ),
+        (
+            {"aggregator": {"sum": {"x": 1}}},
+            "parameter 'x' of sum is unknown; wanted none; correct it in the experiment file",
+        ),
+        (
+            {"optimizer": {"client": {"modules": [{"momentum": {"beta": 3}}]}}},
+            (
+                "a plug-in of the optimizer or the aggregator can't be made ('beta' value should be in [0, 1[.);"
+                " wanted parameters that declearn's plug-in takes; correct them in the experiment file"
+            ),
+        ),
+    ],
+)
+def test_a_wrong_parameter_is_refused(content: dict[str, Any], line: str) -> None:
+    """A parameter that a plug-in lacks, or a value it can't take, is refused before training, in one line."""
+    with pytest.raises(ExperimentError) as caught:
+        build_optim(plan(**content))
+    assert str(caught.value) == line
