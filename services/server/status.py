@@ -76,8 +76,9 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port))
     except OSError as exc:
         taken = exc.errno == errno.EADDRINUSE
+        reason = (exc.strerror or str(exc)).partition(" (while ")[0]  # `create_server` appends the address
         raise NetworkError(
-            f"status port {port} on {host} is taken" if taken else f"can't listen on {host}:{port} ({exc.strerror})",
-            "a free port",
-            "choose another STATUS_PORT (0 for none), or end what holds it",
+            f"status port {port} on {host} is taken" if taken else f"can't listen on {host}:{port} ({reason})",
+            "a free port" if taken else "an address of this machine, and a port this user may use",
+            "choose another STATUS_PORT (0 for none)" + (", or end what holds it" if taken else " or HOST"),
         ) from exc
