@@ -1,10 +1,15 @@
 # What the scripts share: steps that show their time, exit codes, package-index settings, the pinned uv.
 # shellcheck shell=bash
 
+if ((BASH_VERSINFO[0] < 5)); then
+    printf '%s: bash is %s; wanted 5 or later; use a newer one, or run docker compose yourself\n' "${0##*/}" "$BASH_VERSION" >&2
+    exit 13
+fi
+
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
 # The codes of services/errors.py that scripts end with.
-export EXIT_USAGE=2 EXIT_NETWORK=5 EXIT_SETUP=13
+export EXIT_USAGE=2 EXIT_NETWORK=5 EXIT_STORAGE=6 EXIT_SETUP=13
 
 log_folder=.cache/log
 mkdir -p "$log_folder"

@@ -1,0 +1,1 @@
+"""Tests of `script/`, against a made-up `docker`."""
