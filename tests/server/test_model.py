@@ -95,10 +95,7 @@ def test_the_plan_is_what_the_optimizers_do() -> None:
     assert [(plugin.name, plugin.alpha) for plugin in client.regularizers] == [("fedprox", 0.5)]
     assert client.modules == []
     (momentum,) = server.modules
-    assert (momentum.name, momentum.get_config()) == (
-        "momentum",
-        {"beta": 0.8, "nesterov": True, "round_reset": False},
-    )
+    assert (momentum.name, momentum.get_config()) == ("momentum", {"beta": 0.8, "nesterov": True})
 
 
 @pytest.mark.parametrize("name", get_args(experiment.Module))
