@@ -17,8 +17,22 @@ SCALE = (np.arange(256) / 255).astype(np.float32)
 class ImageDataset(InMemoryDataset, register=False):
     """`InMemoryDataset` of uint8 images that yields float32 batches.
 
-    Overrides `_build_iterator`: upstream keeps all images as float32, four times the memory.
+    Overrides `_build_iterator` (upstream keeps all images as float32, four times the memory) and `_samples_batching`
+    (upstream fails where there are fewer images than a batch holds and a short batch is to be dropped).
     """
+
+    def _samples_batching(
+        self,
+        batch_size: int,
+        shuffle: bool = False,  # noqa: FBT001, FBT002 - upstream's signature
+        replacement: bool = False,  # noqa: FBT001, FBT002
+        drop_remainder: bool = True,  # noqa: FBT001, FBT002
+    ) -> np.ndarray[Any, Any]:
+        enough = len(self.feats) >= batch_size
+        order: np.ndarray[Any, Any] = super()._samples_batching(
+            batch_size, shuffle, replacement, drop_remainder and enough
+        )
+        return order
 
     def _build_iterator(self, data: Any, batch_size: int, order: np.ndarray[Any, Any]) -> Iterator[Any]:
         batches = super()._build_iterator(data, batch_size, order)
