@@ -1,0 +1,239 @@
+"""What the pages in docs/ promise is what the code does; exit codes are held in test_errors.py."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from services import cli, settings
+from services.experiment import Plan
+from services.server.main import Run
+from services.server.results import CLIENT_COLUMNS, HISTORY_COLUMNS
+from services.server.status import StatusServer
+from tests.support import REPOSITORY
+
+PAGES = sorted((REPOSITORY / "docs").glob("*.md"))
+OPERATING = (REPOSITORY / "docs" / "operating.md").read_text(encoding="utf-8")
+EXTENDING = (REPOSITORY / "docs" / "extending.md").read_text(encoding="utf-8")
+
+
+def section(text: str, title: str) -> str:
+    """Give what stands below the heading `title`, up to the next one of its level."""
+    return re.split(rf"^## {re.escape(title)}$", text, flags=re.MULTILINE)[1].split("\n## ")[0]
+
+
+def rows(text: str) -> list[list[str]]:
+    """List the cells of each row of the tables in `text`, but for the heads."""
+    found = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in text.splitlines() if line[:1] == "|"]
+    heads = [number for number, cells in enumerate(found) if set(cells[0]) <= set("- |")]
+    return [cells for number, cells in enumerate(found) if number not in heads and number + 1 not in heads]
+
+
+def words(text: str) -> list[str]:
+    """List what stands between backquotes."""
+    return re.findall(r"`([^`]+)`", text)
+
+
+def env_file() -> dict[str, str]:
+    """Read the keys of .env with their values."""
+    lines = (REPOSITORY / ".env").read_text(encoding="utf-8").splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+# -- .env -------------------------------------------------------------------------------------------------------------
+
+
+def test_every_key_of_env_is_documented() -> None:
+    """The first table of settings has a row for each key of .env, in its order, with its default."""
+    table = [[words(cell) for cell in cells[:2]] for cells in rows(section(OPERATING, "Settings"))]
+    documented = {key: (default or [""])[0] for (key,), default in table}
+    keys = env_file()
+    assert dict(list(documented.items())[: len(keys)]) == keys
+    assert list(documented)[: len(keys)] == list(keys)
+
+
+def test_every_key_of_env_is_explained_where_it_stands() -> None:
+    """In .env itself each key, or a group of keys, has a comment above it."""
+    text = (REPOSITORY / ".env").read_text(encoding="utf-8")
+    assert all(block.startswith("# ") for block in text.split("\n\n"))
+
+
+def known_keys() -> tuple[set[str], set[str]]:
+    """Give the variables that services/settings.py reads, and those that docker-compose.yml does."""
+    read = set(re.findall(r'\(env, "([A-Z_]+)"', inspect.getsource(settings)))
+    compose = (REPOSITORY / "docker-compose.yml").read_text(encoding="utf-8")
+    return read, set(re.findall(r"\$\{([A-Z_]+)", compose))
+
+
+def test_every_documented_key_is_read() -> None:
+    """Each key of .env is read by docker-compose.yml, and each other documented one by it or by the settings."""
+    read, compose = known_keys()
+    documented = [words(cells[0])[0] for cells in rows(section(OPERATING, "Settings"))]
+    assert set(env_file()) <= compose
+    assert set(documented) <= read | compose
+    assert len(documented) == len(set(documented))
+
+
+def test_every_key_that_is_read_is_documented() -> None:
+    """No variable is read of which nobody is told; SSL_CERT_FILE is the system's own."""
+    read, compose = known_keys()
+    documented = {words(cells[0])[0] for cells in rows(section(OPERATING, "Settings"))}
+    assert (read | compose) - documented == {"SSL_CERT_FILE"}
+
+
+def test_compose_and_settings_agree_on_defaults() -> None:
+    """Where .env says nothing, docker-compose.yml falls back on the value that .env has, wherever it is read."""
+    compose = (REPOSITORY / "docker-compose.yml").read_text(encoding="utf-8")
+    keys = env_file()
+    assert {(key, default) for key, default in re.findall(r"\$\{([A-Z_]+):-([^${}]*)\}", compose) if key in keys} == {
+        (key, value) for key, value in keys.items()
+    }
+
+
+# -- results and status -----------------------------------------------------------------------------------------------
+
+
+def test_every_column_is_documented() -> None:
+    """Each column of history.csv has its row, in order, and each of clients.csv its mention."""
+    text = section(OPERATING, "Results")
+    history, clients = text.split("`history.csv`:")[1].split("`clients.csv` has")
+    assert [column for cells in rows(history) for column in words(cells[0])] == list(HISTORY_COLUMNS)
+    assert set(words(clients)) == {*CLIENT_COLUMNS, "trained", "dropped"}
+
+
+def test_every_fact_of_the_summary_is_documented() -> None:
+    """Each fact that the server writes into summary.json is named, and none that it does not write."""
+    text = section(OPERATING, "Results").split("`summary.json`:")[1].split("\n\n")[0]
+    written = set(re.findall(r'^ +"(\w+)":', inspect.getsource(Run._write_summary), re.MULTILINE))
+    states = {"running", "completed", "stopped", "failed"}
+    assert set(words(text)) - {"model.keras", "null"} == written | states
+
+
+def test_every_file_of_a_run_is_documented() -> None:
+    """Each file that the server writes has a row, and no other has one."""
+    folder = REPOSITORY / "services" / "server"
+    source = "".join((folder / name).read_text(encoding="utf-8") for name in ("main.py", "results.py"))
+    written = set(re.findall(r'(?:write\(|/ )"(\w+\.\w+)"', source))
+    table = section(OPERATING, "Results").split("`summary.json`:")[0]
+    assert {words(cells[0])[0] for cells in rows(table)} == written
+
+
+def test_every_path_of_the_status_page_is_documented() -> None:
+    """Each path that is served has a row, and each fact of the state is named."""
+    table = {words(cells[0])[0]: cells[1] for cells in rows(section(OPERATING, "Status"))}
+    assert set(table) == set(re.findall(r'Route\("([^"]+)"', inspect.getsource(StatusServer)))
+    told = re.findall(r'^ +"(\w+)":', inspect.getsource(Run.snapshot), re.MULTILINE)
+    assert words(table["/status"]) == told
+
+
+# -- experiments ------------------------------------------------------------------------------------------------------
+
+
+def keys(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each key of an experiment file with its default; a plug-in counts as one."""
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        if isinstance(value, BaseModel) and name != "aggregator":
+            yield from keys(value, f"{prefix}{name}.")
+        elif name == "aggregator":
+            yield prefix + name, value.name
+        elif isinstance(value, tuple):
+            yield prefix + name, [plugin.name for plugin in value]
+        else:
+            yield prefix + name, value
+
+
+def test_every_key_of_an_experiment_is_documented() -> None:
+    """The table has a row for each key, in the order in which `fed check` prints them, with its default."""
+    table = [cells for cells in rows(section(EXTENDING, "An experiment file")) if len(cells) == 4]
+    documented = [(words(cells[0])[0], yaml.safe_load(words(cells[2])[0])) for cells in table]
+    assert documented == list(keys(Plan()))
+
+
+def test_every_choice_is_documented() -> None:
+    """Where a key takes one of several names, its row lists them all; so does the page for plug-ins."""
+    schema = Plan.model_json_schema()
+    ranges = {words(cells[0])[0]: words(cells[1]) for cells in rows(section(EXTENDING, "An experiment file"))}
+    sections = schema["$defs"]
+    assert ranges["data.scheme"] == sections["Data"]["properties"]["scheme"]["enum"]
+    assert ranges["data.dataset"] == [sections["Data"]["properties"]["dataset"]["const"]]
+    assert ranges["model.preset"] == sections["Model"]["properties"]["preset"]["enum"]
+    lists = section(EXTENDING, "Plug-ins").split("```")[2]
+    for title, kind in (("Aggregators", "Aggregator"), ("Regularizers", "Regularizer"), ("Modules", "Module")):
+        line = lists.split(f"- {title}:")[1].split("\n- ")[0].split("\n\n")[0]
+        assert words(line) == sections[f"{kind}Plugin"]["properties"]["name"]["enum"]
+
+
+def accepts(key: str, value: float) -> bool:
+    """Tell whether an experiment file may set `key` to `value`."""
+    content: Any = value
+    for part in reversed(key.split(".")):
+        content = {part: content}
+    try:
+        Plan.model_validate(content)
+    except ValidationError:
+        return False
+    return True
+
+
+def test_ranges_are_those_of_the_schema() -> None:
+    """A bound that a row states is the one that the schema holds, and each number has at least one."""
+    ranges = {words(cells[0])[0]: cells[1] for cells in rows(section(EXTENDING, "An experiment file"))}
+    assert ranges.pop("seed").startswith("0 … 2³²")
+    assert accepts("seed", 0)
+    assert not accepts("seed", -1)
+    assert accepts("seed", 2**32 - 1)
+    assert not accepts("seed", 2**32)
+    for key, value in keys(Plan()):
+        bounds = re.findall(r"([≥><]) (\d+)", ranges.get(key, ""))
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        assert bool(bounds) == (number or key == "train.steps") or key == "seed", key
+        whole = isinstance(value, int) or key == "train.steps"
+        for sign, text in bounds:
+            bound, step = int(text), 1 if whole else 0.001
+            below, above = bound - step, bound + step
+            inside, outside = {"≥": (bound, below), ">": (above, bound), "<": (below, bound)}[sign]
+            assert accepts(key, inside), key
+            assert not accepts(key, outside), key
+
+
+def test_the_example_of_plug_ins_loads() -> None:
+    """The YAML in the page is a plan."""
+    Plan.model_validate(yaml.safe_load(section(EXTENDING, "Plug-ins").split("```yaml")[1].split("```")[0]))
+
+
+# -- words and links --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    """Each link inside the repository leads to a file, and each fragment to a heading of it."""
+    for target in re.findall(r"\]\(([^)]+)\)", path.read_text(encoding="utf-8")):
+        if "://" in target:
+            continue
+        name, _, fragment = target.partition("#")
+        page = path.parent / name if name else path
+        assert page.exists(), target
+        headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+        assert not fragment or fragment in {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_paths_and_commands_are_there(path: Path) -> None:
+    """Each file of the repository that a page names is there, and each `fed` command is one."""
+    text = path.read_text(encoding="utf-8")
+    commands = cli._parser()._subparsers
+    assert commands is not None
+    known = set(next(iter(commands._group_actions)).choices or ())
+    for word in words(text):
+        if found := re.match(r"((?:script|services|tests|experiments|docs)/[\w./-]+)", word):
+            assert (REPOSITORY / found[1]).exists(), word
+        if found := re.match(r"fed ([a-z]+)", word):
+            assert found[1] in known, word
