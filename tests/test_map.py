@@ -1,0 +1,77 @@
+"""Which test file holds which source file: tests/ mirrors services/, and each exception has its reason."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.support import REPOSITORY
+
+ELSEWHERE = {
+    "__init__.py": "tests/test_cli.py: the version is what `fed --version` tells",
+    "__main__.py": "tests/test_cli.py: `python -m services` is started there",
+    "transport/client.py": "tests/transport/test_endpoints.py: both ends meet there",
+    "transport/server.py": "tests/transport/test_endpoints.py: both ends meet there",
+    "transport/messages.py": "tests/server/test_federation.py: seats are dealt there",
+    "server/main.py": "tests/server/test_federation.py: whole runs, from start to results",
+    "client/main.py": "tests/server/test_federation.py: sessions of real clients",
+    "client/session.py": "tests/server/test_federation.py: sessions of real clients",
+}
+"""Source files that are tested in a file of another name, and why."""
+
+BESIDE = {
+    "test_docs.py": "the pages in docs/",
+    "test_imports.py": "the rule of imports",
+    "test_map.py": "this",
+    "transport/test_endpoints.py": "transport/client.py and transport/server.py",
+}
+"""Test files that are named after no source file, and what they test."""
+
+
+def files(folder: str, pattern: str) -> set[str]:
+    """List the files below `folder`, but for packages that hold nothing but their docstring."""
+    root = REPOSITORY / folder
+    return {path.relative_to(root).as_posix() for path in root.rglob(pattern) if len(body(path)) > 1}
+
+
+def body(path: Path) -> list[ast.stmt]:
+    """Parse a file and list its statements."""
+    return ast.parse(path.read_text(encoding="utf-8")).body
+
+
+def mirror(source: str) -> str:
+    """Name the test file that mirrors a source file."""
+    return (Path(source).parent / f"test_{Path(source).name}").as_posix()
+
+
+SOURCES = files("services", "*.py")
+TESTS = {name for name in files("tests", "test_*.py") if not name.startswith(("script/", "compose/", "faults/"))}
+
+
+@pytest.mark.parametrize("source", sorted(SOURCES))
+def test_every_source_file_has_its_tests(source: str) -> None:
+    """A source file has the test file that mirrors it, or a reason that names another, and never both."""
+    mirrored = mirror(source) in TESTS
+    assert mirrored != (source in ELSEWHERE)
+    if not mirrored:
+        assert (REPOSITORY / ELSEWHERE[source].split(":")[0]).is_file()
+
+
+def test_every_test_file_has_its_source() -> None:
+    """A test file mirrors a source file, or is listed with what it tests; nothing is listed that is not there."""
+    assert TESTS - {mirror(source) for source in SOURCES} == set(BESIDE)
+    assert set(ELSEWHERE) <= SOURCES
+
+
+@pytest.mark.parametrize("path", sorted(TESTS))
+def test_every_test_says_what_it_proves(path: str) -> None:
+    """Each test file and each test in it has a docstring, and no test waits by sleeping."""
+    tree = ast.parse((REPOSITORY / "tests" / path).read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
+            assert ast.get_docstring(node), node.name
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in {"time.sleep", "sleep"}:
+            raise AssertionError(f"{path}:{node.lineno} sleeps")
