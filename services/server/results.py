@@ -146,10 +146,17 @@ class RunFolder:
         self.write("summary.json", json.dumps(plain(facts), indent=2, ensure_ascii=False) + "\n")
 
     def write_model(self, network: Any) -> None:
-        """Write `model.keras`, which plain Keras loads."""
+        """Write `model.keras`, which plain Keras loads, ready to be evaluated and trained on."""
+        import keras  # noqa: PLC0415 - takes seconds, and who has a network has it loaded
+
+        # a copy: declearn compiles without metrics, and with an optimizer that is never used and fails to load
+        copy = keras.models.clone_model(network)
+        copy.set_weights(network.get_weights())
+        copy.compile(optimizer="sgd", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+        copy.optimizer.build(copy.trainable_variables)
         with tempfile.TemporaryDirectory() as folder:
             saved = Path(folder) / "model.keras"
-            network.save(saved)
+            copy.save(saved)
             self.write("model.keras", saved.read_bytes())
 
 
