@@ -98,6 +98,16 @@ def test_work_that_ends_by_itself_is_left_alone() -> None:
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
+def test_handlers_go_with_the_work() -> None:
+    """Once the work is done, the event loop handles no signal for it any longer."""
+
+    async def main() -> list[bool]:
+        await until_stopped(asyncio.sleep(0))
+        return [asyncio.get_running_loop().remove_signal_handler(number) for number in SIGNALS]
+
+    assert asyncio.run(main()) == [False, False]
+
+
 def test_a_cancellation_from_elsewhere_is_no_signal() -> None:
     """Who cancels the work by other means gets the cancellation back."""
 
