@@ -128,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     server.add_argument("--status-port", type=_port, help=f"status page, 0: none (default: {DEFAULTS.status_port})")
     server.add_argument("--experiment", type=Path, help=f"experiment file (default: {DEFAULTS.experiment})")
     server.add_argument("--rounds", type=int, help="rounds in place of the experiment's")
+    server.add_argument("--fresh", action="store_true", help="begin a new run although an unfinished one is there")
 
     client = add(
         "client", _client, "Take part with own data as NAME; or, with no arguments, as the next free identity."
@@ -216,6 +217,8 @@ def _server(options: argparse.Namespace, env: settings.Settings) -> None:
             ca=ca,
             test=paths.test,
             results=paths.results,
+            liveness_timeout=env.liveness_timeout,
+            fresh=options.fresh or env.fresh,
         ),
     )
 
@@ -235,6 +238,8 @@ def _client(options: argparse.Namespace, env: settings.Settings) -> None:
             name=name,
             own_data=None if options.data_folder is None else options.data_folder / name,
             timeout=env.connect_timeout,
+            server_grace=env.server_grace,
+            liveness_timeout=env.liveness_timeout,
             anonymous=options.no_client_auth,
         )
     )

@@ -181,12 +181,20 @@ class Federation(Section):
     """Who takes part, and how long they are waited for.
 
     Attributes:
+        min_clients: fewest clients a round counts with (quorum).
         join_timeout: seconds the server waits for the first CLIENTS clients.
         join_grace: seconds without a newcomer after which the federation starts, once CLIENTS are there.
+        round_timeout: seconds a round may take; who has not answered by then is left out of it (straggler).
+        quorum_timeout: seconds the server waits for clients to return when fewer than `min_clients` are left.
+        rejoin_grace: seconds that the seat of a client whose connection was lost is kept for it.
     """
 
+    min_clients: Positive = 1
     join_timeout: Annotated[Number, Field(gt=0)] = 300.0
     join_grace: Annotated[Number, Field(ge=0)] = 3.0
+    round_timeout: Annotated[Number, Field(gt=0)] = 600.0
+    quorum_timeout: Annotated[Number, Field(ge=0)] = 120.0
+    rejoin_grace: Annotated[Number, Field(ge=0)] = 30.0
 
 
 class Plan(Section):
@@ -195,10 +203,13 @@ class Plan(Section):
     Attributes:
         rounds: rounds of training.
         seed: of the split, the initial weights and the order of images.
+        deterministic: make a run that is stopped and resumed equal one that is not, at the price of sending the
+            clients' optimizer states to the server after each round.
     """
 
     rounds: Positive = 5
     seed: Annotated[int, Field(ge=0, lt=2**32, strict=True)] = 0
+    deterministic: Truth = False
     data: Data = Data()
     model: Annotated[Model, BeforeValidator(lambda value: {"preset": value} if isinstance(value, str) else value)] = (
         Model()
@@ -254,6 +265,25 @@ _SCIENTIFIC = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?
 
 class _Dumper(yaml.SafeDumper):
     """`SafeDumper` that quotes a text that `_Loader` would take for a number."""
+
+
+def differences(kept: Plan, asked: Plan) -> list[tuple[str, str]]:
+    """List the keys in which two plans differ, each as `key value` of the one and of the other."""
+    first, second = _flat(kept.model_dump(mode="json")), _flat(asked.model_dump(mode="json"))
+    keys = [*first, *(key for key in second if key not in first)]
+    return [
+        (f"{key} {first.get(key)}", f"{key} {second.get(key)}") for key in keys if first.get(key) != second.get(key)
+    ]
+
+
+def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
 
 
 class _Loader(yaml.SafeLoader):

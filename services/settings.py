@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from services.errors import UsageError
 
-MAX_PREPARED = 1024
+MAX_PREPARED = 128
 
 T = TypeVar("T")
 
@@ -34,6 +34,9 @@ class Settings:
         status_port: TCP port of the status page; 0 turns it off.
         server_uri: where a client finds the server.
         connect_timeout: seconds a client keeps trying to reach the server.
+        server_grace: seconds a client keeps trying to reach a server that it has lost.
+        liveness_timeout: seconds after which either side takes a silent other for gone.
+        fresh: begin a new run although an unfinished one is there.
         client_name: identity a client claims, or None for the lowest free one.
         root: folder that holds `data/`, `certs/` and `results/`.
     """
@@ -49,6 +52,9 @@ class Settings:
     status_port: int = 8000
     server_uri: str = "wss://localhost:8765"
     connect_timeout: float = 120.0
+    server_grace: float = 120.0
+    liveness_timeout: float = 20.0
+    fresh: bool = False
     client_name: str | None = None
     root: Path = Path()
 
@@ -75,6 +81,9 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         status_port=_or(_integer(env, "STATUS_PORT", 0, 65535), default.status_port),
         server_uri=_text(env, "SERVER_URI") or f"wss://localhost:{_or(port, default.port)}",
         connect_timeout=_or(_integer(env, "CONNECT_TIMEOUT", 1, None), default.connect_timeout),
+        server_grace=_or(_integer(env, "SERVER_GRACE", 1, None), default.server_grace),
+        liveness_timeout=_or(_integer(env, "LIVENESS_TIMEOUT", 1, None), default.liveness_timeout),
+        fresh=bool(_integer(env, "FRESH", 0, 1)),
         client_name=_text(env, "CLIENT_NAME"),
         root=Path(_text(env, "FED_ROOT") or default.root),
     )

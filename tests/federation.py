@@ -16,8 +16,7 @@ from services.experiment import Plan
 from services.init import identities
 from services.init import main as init
 from services.paths import CA_CERTIFICATE, SERVER_CERTIFICATE, SERVER_KEY, Paths, client_certificate, client_key
-from services.server.main import Run, ServerOptions
-from services.server.results import RunFolder
+from services.server.main import Run, ServerOptions, open_folder
 from services.transport import tls
 from services.transport.client import ClientEndpoint
 from services.transport.server import ServerEndpoint
@@ -71,8 +70,9 @@ class Federation:
         """Start the server; it is ended with the block."""
         context = tls.server_context(self.options.certificate, self.options.key, self.options.ca)
         self.endpoint = ServerEndpoint("localhost", 0, context)
-        folder = RunFolder(self.options.results)
-        run = Run(self.plan, self.options, shards.read_manifest(self.options.test), self.endpoint, folder)
+        folder, resumed = open_folder(self.plan, self.options.results, fresh=False)
+        manifest = shards.read_manifest(self.options.test)
+        run = Run(self.plan, self.options, manifest, self.endpoint, folder, resumed=resumed)
         task = asyncio.create_task(run.serve())
         while self.endpoint.port == 0 and not task.done():
             await asyncio.sleep(0.01)
@@ -81,6 +81,7 @@ class Federation:
         finally:
             task.cancel()
             await asyncio.wait({task})
+            folder.close()
 
     def client(self, number: int, *, own_data: Path | None = None) -> asyncio.Task[None]:
         """Start the client `client_<number>`, which is dealt its data unless it has its own."""

@@ -139,11 +139,11 @@ def test_the_module_is_the_command() -> None:
         (["data"], "fed: error: the following arguments are required: N; see `fed data --help`"),
         (
             ["data", "0"],
-            "fed: error: argument N: '0' is no whole number from 1 to 1024; see `fed data --help`",
+            "fed: error: argument N: '0' is no whole number from 1 to 128; see `fed data --help`",
         ),
         (
             ["data", "three"],
-            "fed: error: argument N: 'three' is no whole number from 1 to 1024; see `fed data --help`",
+            "fed: error: argument N: 'three' is no whole number from 1 to 128; see `fed data --help`",
         ),
         (
             ["data", "3", "--seed", "-1"],
@@ -157,8 +157,8 @@ def test_the_module_is_the_command() -> None:
             ),
         ),
         (
-            ["certs", "--clients", "1025"],
-            "fed: error: argument --clients: '1025' is no whole number from 1 to 1024; see `fed certs --help`",
+            ["certs", "--clients", "129"],
+            "fed: error: argument --clients: '129' is no whole number from 1 to 128; see `fed certs --help`",
         ),
         (
             ["server", "3", "--port", "99999"],
@@ -170,7 +170,7 @@ def test_the_module_is_the_command() -> None:
         ),
         (
             ["server", "0"],
-            "fed: error: argument N: '0' is no whole number from 1 to 1024; see `fed server --help`",
+            "fed: error: argument N: '0' is no whole number from 1 to 128; see `fed server --help`",
         ),
         (
             ["demo", "--clients", "33"],

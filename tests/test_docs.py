@@ -14,8 +14,9 @@ from pydantic import BaseModel, ValidationError
 
 from services import cli, settings
 from services.experiment import Plan
+from services.server import checkpoint
 from services.server.main import Run
-from services.server.results import CLIENT_COLUMNS, HISTORY_COLUMNS
+from services.server.results import CLIENT_COLUMNS, EVENT_COLUMNS, HISTORY_COLUMNS, LOCK
 from services.server.status import StatusServer
 from tests.support import REPOSITORY
 
@@ -101,11 +102,15 @@ def test_compose_and_settings_agree_on_defaults() -> None:
 
 
 def test_every_column_is_documented() -> None:
-    """Each column of history.csv has its row, in order, and each of clients.csv its mention."""
+    """Each column of history.csv has its row, in order, and each of clients.csv and events.csv its mention."""
     text = section(OPERATING, "Results")
-    history, clients = text.split("`history.csv`:")[1].split("`clients.csv` has")
+    history, rest = text.split("`history.csv`:")[1].split("`clients.csv` has")
+    clients, events = rest.split("`events.csv` has")
     assert [column for cells in rows(history) for column in words(cells[0])] == list(HISTORY_COLUMNS)
-    assert set(words(clients)) == {*CLIENT_COLUMNS, "trained", "dropped"}
+    assert set(words(clients)) == {*CLIENT_COLUMNS, "trained", "gone", "late", "error"}
+    source = (REPOSITORY / "services" / "server" / "federation.py").read_text(encoding="utf-8")
+    told = set(re.findall(r'"(joined|returned|left|lost|forgotten|refused|standby|dealt|dropped|void)"', source))
+    assert set(words(events)) == {*EVENT_COLUMNS, *told, "resumed"}
 
 
 def test_every_fact_of_the_summary_is_documented() -> None:
@@ -122,7 +127,7 @@ def test_every_file_of_a_run_is_documented() -> None:
     source = "".join((folder / name).read_text(encoding="utf-8") for name in ("main.py", "results.py"))
     written = set(re.findall(r'(?:write\(|/ )"(\w+\.\w+)"', source))
     table = section(OPERATING, "Results").split("`summary.json`:")[0]
-    assert {words(cells[0])[0] for cells in rows(table)} == written
+    assert {words(cells[0])[0] for cells in rows(table)} == written | {str(checkpoint.FILE), LOCK}
 
 
 def test_every_path_of_the_status_page_is_documented() -> None:

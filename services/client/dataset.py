@@ -21,6 +21,10 @@ class ImageDataset(InMemoryDataset, register=False):
     (upstream fails where there are fewer images than a batch holds and a short batch is to be dropped).
     """
 
+    def reseed(self, seed: int) -> None:
+        """Let the order of images from now on depend on `seed` alone."""
+        self._rng = np.random.default_rng(seed)
+
     def _samples_batching(
         self,
         batch_size: int,

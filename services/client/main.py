@@ -31,6 +31,8 @@ class ClientOptions:
         shards: folder of index sets that the server deals from; used where `own_data` is None.
         own_data: folder of this client's own `{train,valid}_{data,target}.npy`, or None.
         timeout: seconds to keep trying to reach the server.
+        server_grace: seconds to keep trying to reach a server that was lost.
+        liveness_timeout: seconds after which a silent server is taken for gone.
         anonymous: show no certificate (a server without client authentication).
     """
 
@@ -41,6 +43,8 @@ class ClientOptions:
     name: str | None = None
     own_data: Path | None = None
     timeout: float = 120.0
+    server_grace: float = 120.0
+    liveness_timeout: float = 20.0
     anonymous: bool = False
 
 
@@ -60,13 +64,21 @@ def run(options: ClientOptions) -> None:
         context = tls.client_context(options.ca or identity.ca, identity.certificate, identity.key)
     try:
         own = None if options.own_data is None else shards.load_folder(options.own_data)
-        endpoint = ClientEndpoint(options.server_uri, name, context, dealable=own is None, timeout=options.timeout)
+        endpoint = ClientEndpoint(
+            options.server_uri,
+            name,
+            context,
+            dealable=own is None,
+            timeout=options.timeout,
+            liveness_timeout=options.liveness_timeout,
+        )
         deal = functools.partial(shards.load_shard, options.shards) if own is None else None
         logger.info("%s looks for %s", name, options.server_uri)
 
         async def take_part() -> None:
             # a declearn client may only be made inside the event loop that it runs in
-            await until_stopped(Session(endpoint, shard=own, deal=deal).async_run())
+            session = Session(endpoint, shard=own, deal=deal, server_grace=options.server_grace)
+            await until_stopped(session.async_run())
 
         asyncio.run(take_part())
     finally:

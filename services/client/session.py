@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import zlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from declearn import messaging
 from declearn.main import FederatedClient
 from declearn.messaging import Message, SerializedMessage
+from declearn.utils.serialize import msgpack_deserialize, msgpack_serialize
 
 from services import engine
 from services.client.dataset import datasets, nothing
 from services.errors import FedError, LostError, NetworkError, TrainingError
 from services.shards import Shard
-from services.transport.client import ClientEndpoint, ConnectionLostError
-from services.transport.messages import Deal, DealReply
+from services.transport.client import ClientEndpoint, ConnectionLostError, DismissedError
+from services.transport.messages import ClientState, Deal, DealReply, StandBy, StateQuery
 
 if TYPE_CHECKING:
     from declearn.model.tensorflow import TensorflowModel
@@ -38,18 +40,30 @@ class Session(FederatedClient):
         netwk: where the server is and who we are.
         shard: this client's own data, or None where the server deals it.
         deal: loads the index set of (size, seat); used where `shard` is None.
+        server_grace: seconds to keep trying to reach a server that was lost.
     """
 
     netwk: ClientEndpoint
     trainmanager: LocalTraining | None
 
-    def __init__(self, netwk: ClientEndpoint, *, shard: Shard | None, deal: Callable[[int, int], Shard] | None) -> None:
+    def __init__(
+        self,
+        netwk: ClientEndpoint,
+        *,
+        shard: Shard | None,
+        deal: Callable[[int, int], Shard] | None,
+        server_grace: float = 120.0,
+    ) -> None:
         # upstream wants its training set now; ours may only be known once the server has dealt it
         train, valid = (nothing(), None) if shard is None else datasets(shard, None)
         super().__init__(netwk=netwk, train_data=train, valid_data=valid, verbose=False)
         self.logger = logger
         self._deal = deal
+        self._server_grace = server_grace
         self._preloaded: asyncio.Task[None] | None = None
+        self._seed: int | None = None
+        self._init_request = b""
+        self._round_start: tuple[int, dict[str, Any]] = (0, {})
 
     async def async_run(self) -> None:
         """Take part until the server says that training is over.
@@ -68,12 +82,16 @@ class Session(FederatedClient):
                         raise LostError(exc.found, "the server back", "start the server again") from exc
                     raise
                 joined = True
+                self.netwk.timeout = self._server_grace
                 logger.info("joined the federation as %s", self.netwk.name)
                 try:
                     await self._attend()
                 except ConnectionLostError as exc:
                     logger.warning("%s; connecting again", exc.found)
                     await self.netwk.stop()
+                except DismissedError as exc:
+                    logger.info("%s", exc.found)
+                    return
                 else:
                     return
         finally:
@@ -91,6 +109,12 @@ class Session(FederatedClient):
         kind = ser_msg.message_cls
         if issubclass(kind, Deal):
             await self._take_deal(ser_msg.deserialize())
+        elif issubclass(kind, StandBy):
+            logger.warning("standing by: %s", ser_msg.deserialize().reason)
+        elif issubclass(kind, StateQuery):
+            await self.netwk.send_message(self._state())
+        elif issubclass(kind, ClientState):
+            await self._take_state(ser_msg.deserialize())
         elif issubclass(kind, messaging.MetadataQuery):
             await self._collect_and_send_metadata(ser_msg.deserialize())
         elif issubclass(kind, messaging.InitRequest):
@@ -113,11 +137,9 @@ class Session(FederatedClient):
             await self.netwk.send_message(messaging.Error(str(exc)))
             return
         self.train_data, self.valid_data = datasets(shard, message.seed)
+        self._seed = message.seed
         if self.trainmanager is not None:
             self.trainmanager.train_data, self.trainmanager.valid_data = self.train_data, self.valid_data
-        else:
-            await self._ready()
-            _seed_everything(message.seed)
         logger.info(
             "seat %d of %d: %d training images, %d for validation",
             message.seat,
@@ -133,6 +155,10 @@ class Session(FederatedClient):
         from services.client.training import CompiledModel, LocalTraining  # noqa: PLC0415 - imports TensorFlow
 
         await self._ready()
+        if self.trainmanager is not None and ser_msg.bin_data == self._init_request:
+            # the same run after a lost connection: the optimizer's state is worth keeping
+            await self.netwk.send_message(messaging.InitReply())
+            return
         try:
             message: messaging.InitRequest = await asyncio.to_thread(ser_msg.deserialize)
             if message.secagg is not None or message.dpsgd or message.fairness:
@@ -152,12 +178,19 @@ class Session(FederatedClient):
         except Exception as exc:
             await self.netwk.send_message(messaging.Error(repr(exc)))
             raise TrainingError(f"the server's model can't be set up ({exc})") from exc
+        self._init_request, self._round_start = ser_msg.bin_data, (0, {})
         await self.netwk.send_message(messaging.InitReply())
 
     async def training_round(self, message: messaging.TrainRequest) -> None:
         """Replace upstream's, which trains inside the event loop."""
         manager = self._manager()
         logger.info("round %d: training", message.round_i)
+        if message.round_i == self._round_start[0]:
+            # that round is run again, since it did not count: so does what this client's optimizer learned in it
+            manager.optim.set_state(self._round_start[1])
+        self._round_start = (message.round_i, manager.optim.get_state())
+        if self._seed is not None:
+            manager.reseed(zlib.crc32(f"{self._seed} {message.round_i}".encode()))
         reply = await self._work(lambda: manager.training_round(message))
         manager.model.collect_training_losses()  # reading empties the list, which would grow by one entry a step
         await self.netwk.send_message(reply)
@@ -176,6 +209,17 @@ class Session(FederatedClient):
         """Replace upstream's, which checkpoints."""
         logger.info("training is over after %d rounds", message.rounds)
 
+    def _state(self) -> ClientState:
+        return ClientState(msgpack_serialize(self._manager().optim.get_state()))
+
+    async def _take_state(self, message: ClientState) -> None:
+        """Take up the optimizer state that an earlier process of this client had."""
+        state = msgpack_deserialize(message.state)
+        state["modules"] = [tuple(module) for module in state["modules"]]
+        self._manager().optim.set_state(state)
+        self._round_start = (0, {})
+        await self.netwk.send_message(message)
+
     def _manager(self) -> LocalTraining:
         if self.trainmanager is None:
             raise TrainingError("the server asked for a round before it sent a model")
@@ -190,7 +234,7 @@ class Session(FederatedClient):
         try:
             await asyncio.wait({work, lost}, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
-                raise ConnectionLostError("the connection to the server was lost while training")
+                raise self.netwk.loss()
             return work.result()
         finally:
             lost.cancel()
@@ -206,9 +250,3 @@ class Session(FederatedClient):
 def _preload() -> None:
     """Import TensorFlow, which takes seconds, while this client waits to be let in."""
     engine.load()
-
-
-def _seed_everything(seed: int) -> None:
-    import keras  # noqa: PLC0415 - imports TensorFlow
-
-    keras.utils.set_random_seed(seed)

@@ -11,6 +11,8 @@ from declearn.model.tensorflow import TensorflowModel
 from declearn.training import TrainingManager
 from declearn.typing import Batch
 
+from services.client.dataset import ImageDataset
+
 
 class CompiledModel(TensorflowModel, register=False):
     """`TensorflowModel` whose predictions and losses run as compiled graphs.
@@ -58,6 +60,15 @@ class LocalTraining(TrainingManager):
     def resume(self) -> None:
         """Take rounds again."""
         self._interrupted.clear()
+
+    def reseed(self, seed: int) -> None:
+        """Let the order of images and the dropped units of the next round depend on `seed` alone."""
+        if isinstance(self.train_data, ImageDataset):
+            self.train_data.reseed(seed)
+        for number, layer in enumerate(self.model.get_wrapped_model()._flatten_layers()):  # noqa: SLF001 - no getter
+            generator = getattr(layer, "seed_generator", None)
+            if generator is not None:
+                generator.state.assign([seed, number])
 
     def run_train_step(self, batch: Batch) -> None:
         if self._interrupted.is_set():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import stat
 import time
 from collections.abc import Iterable, Mapping
@@ -29,6 +30,9 @@ from services.shards import (
     read_labels,
     read_manifest,
 )
+
+# What a results folder may hold: runs, the link to the newest, and what keeps a folder in version control.
+_RESULT = re.compile(r"\d{8}-\d{6}(-\d+)?|latest|\.latest\.\d+|\.git(ignore|keep)")
 
 logger = logging.getLogger("fed.init")
 
@@ -123,10 +127,17 @@ def drop_privileges(uid: int, results: Path) -> None:
     A folder that Docker makes for a bind mount belongs to root, and one that a person made belongs to that person.
 
     Raises:
-        StorageError: the folder's mode can't be changed.
+        StorageError: the folder's mode can't be changed, or should not be: it holds something else than results.
     """
     try:
         if results.exists() and not _is_writable(results, uid):
+            strangers = sorted(entry.name for entry in results.iterdir() if not _RESULT.fullmatch(entry.name))
+            if strangers:
+                raise StorageError(
+                    f"{results} can't be written by user {uid} and holds {strangers[0]}, which is no run's",
+                    "a folder of results alone, or an empty one, to be opened to everybody",
+                    "set RESULTS in .env to another folder, or `chmod 1777` this one yourself",
+                )
             # Anyone may write, but only into what is theirs: as in /tmp.
             results.chmod(0o1777)
     except OSError as exc:

@@ -1,18 +1,21 @@
 """The rounds: overrides of `declearn.main.FederatedServer`.
 
-Upstream asks a fixed set of clients and fails with the first that fails. Ours deals each member its seat, asks whoever
-is there, goes on with those that answer, and records each round. The messages exchanged are upstream's.
+Upstream asks a fixed set of clients and fails with the first that fails. Ours asks whoever is there: newcomers are set
+up while a round goes on, membership changes at the boundary between two rounds, a round ends when every participant has
+answered, left or run out of time, and what was learned is kept after each. The messages exchanged are upstream's.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import dataclasses
 import logging
 import math
 import time
 import zlib
+from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -25,28 +28,26 @@ from declearn.model.tensorflow import TensorflowModel, TensorflowVector
 
 from services.errors import QuorumError, TrainingError
 from services.experiment import Plan
+from services.server.checkpoint import Checkpoint
 from services.server.evaluation import HeldOut, Score
+from services.server.membership import Member, Membership, Seat, natural
 from services.server.model import CLASSES
 from services.server.results import ClientRound, Round, RunFolder
-from services.transport.messages import DEALABLE, Deal, DealReply
-from services.transport.server import ServerEndpoint
+from services.transport.hub import ClientGoneError, Mailbox
+from services.transport.messages import DEALABLE, ClientState, Deal, DealReply, StandBy, StateQuery
+from services.transport.server import FAREWELL_TIMEOUT, Loss, ServerEndpoint, Traffic
 
-FAREWELL_TIMEOUT = 5.0
-"""Seconds that clients have to collect the last message."""
+SET_UP_TIMEOUT = 120.0
+"""Seconds a newcomer has to import its framework and build the model."""
+
+MOST_VOID_ROUNDS = 3
+"""Rounds in a row that may fail for want of answers from clients that are there."""
 
 logger = logging.getLogger("fed.server")
 
 
-@dataclasses.dataclass(frozen=True)
-class Seat:
-    """A member's place in the current deal: index set `seat` of `size`."""
-
-    size: int
-    seat: int
-
-
 class Federation(FederatedServer):
-    """`FederatedServer` whose members are dealt seats and asked one by one.
+    """`FederatedServer` with elastic membership.
 
     Args:
         plan: what to train, and how long.
@@ -54,7 +55,7 @@ class Federation(FederatedServer):
         model: the initial global model.
         optim: optimizers and aggregator.
         held_out: the test images, on which only the server scores the model.
-        largest: greatest number of clients the data set can be dealt to.
+        sizes: the numbers of clients the data set can be dealt to; empty where there is nothing to deal.
         folder: where results are written.
     """
 
@@ -68,21 +69,25 @@ class Federation(FederatedServer):
         model: TensorflowModel,
         optim: FLOptimConfig,
         held_out: HeldOut,
-        largest: int,
+        sizes: tuple[int, ...],
         folder: RunFolder,
     ) -> None:
         metric = MulticlassAccuracyPrecisionRecall(labels=list(range(CLASSES)))
         super().__init__(model=model, netwk=endpoint, optim=optim, metrics=[metric])
-        self.logger = logging.getLogger("fed.server.declearn")
+        self.logger = logging.getLogger("declearn.server")
         self.plan = plan
         self.held_out = held_out
-        self.largest = largest
         self.folder = folder
         self.round = 0
         self.phase = "waiting"
-        self.seats: dict[str, Seat] = {}
-        self.ready: set[str] = set()
         self.best_round = 0
+        self.seats: dict[str, Seat] = {}
+        self.client_states: dict[str, bytes] = {}
+        self.membership = Membership(sizes, plan.federation.rejoin_grace)
+        self._set_ups: dict[str, asyncio.Task[None]] = {}
+        self._changed = asyncio.Event()
+        self._standby: tuple[str, ...] = ()
+        self._keeping: asyncio.Task[None] | None = None
         self._train = TrainingConfig(
             batch_size=plan.train.batch_size,
             shuffle=plan.train.shuffle,
@@ -92,17 +97,36 @@ class Federation(FederatedServer):
         self._evaluate = EvaluateConfig(batch_size=plan.evaluate.batch_size)
 
     async def train(self) -> None:
-        """Run all rounds of the plan.
+        """Run all rounds of the plan that are yet to be run.
 
         Raises:
-            QuorumError: nobody is left to train with.
-            TrainingError: the model is no longer finite, or a client could not be set up.
+            QuorumError: too few clients are left, and they did not return in time.
+            TrainingError: the model is no longer finite, or clients that are there can't train it.
+            StorageError: the results can't be written.
         """
-        while self.round < self.plan.rounds:
-            await self._prepare(sorted(self.netwk.client_names))
-            self.round += 1
-            await self._run_round()
-        self.phase = "completed"
+        hub = self.netwk.handler
+        for mailbox in list(hub.mailboxes.values()):
+            self._on_join(mailbox)
+        hub.on_join, hub.on_leave = self._on_join, self._on_leave
+        try:
+            await self._settled()
+            void = 0
+            while self.round < self.plan.rounds:
+                participants = await self._boundary()
+                void = 0 if await self._run_round(participants) else void + 1
+                if void == MOST_VOID_ROUNDS:
+                    raise TrainingError(
+                        f"round {self.round + 1} failed {void} times in a row, though clients were there",
+                        "clients that can train",
+                        "see their reasons above and in events.csv",
+                    )
+            self.phase = "completed"
+        finally:
+            hub.on_join = hub.on_leave = None
+            for task in self._set_ups.values():
+                task.cancel()
+            if self._keeping is not None:
+                await self._keeping
 
     async def farewell(self) -> None:
         """Tell every client that training is over, and what its outcome is."""
@@ -118,70 +142,269 @@ class Federation(FederatedServer):
         if self._best is not None:
             self.model.set_weights(cast("TensorflowVector", self._best), trainable=True)
 
+    # -- state that outlives this process -------------------------------------------------------------------------
+
+    def checkpoint(self) -> Checkpoint:
+        """Take down all that the next round depends on."""
+        return Checkpoint(
+            round=self.round,
+            weights=self.model.get_weights(),
+            best=self._best,
+            best_round=self.best_round,
+            losses=tuple(self._losses),
+            optimizer=self.optim.get_state(),
+            client_states=dict(self.client_states),
+            seats={name: (seat.size, seat.seat) for name, seat in self.seats.items()},
+            elapsed=self.folder.elapsed(),
+            rounds=tuple(self.folder.rounds),
+            clients=tuple(self.folder.clients),
+        )
+
+    def resume(self, state: Checkpoint) -> None:
+        """Go on from a checkpoint instead of from the beginning."""
+        self.round = state.round
+        self.model.set_weights(cast("TensorflowVector", state.weights))
+        self._best, self.best_round = state.best, state.best_round
+        self._losses = list(state.losses)
+        self.optim.set_state(state.optimizer)
+        self.client_states = dict(state.client_states)
+        self.seats = {name: Seat(*seat) for name, seat in state.seats.items()}
+        self.folder.restore(state.rounds, state.clients, state.elapsed)
+
+    async def _keep(self) -> None:
+        """Write the checkpoint and the tables of the round that has just ended, while the next one begins."""
+        if self._keeping is not None:
+            await self._keeping
+        state = self.checkpoint()
+        self._keeping = asyncio.create_task(asyncio.to_thread(self.folder.keep, state))
+
     # -- members --------------------------------------------------------------------------------------------------
 
-    async def _prepare(self, present: list[str]) -> None:
-        """Deal seats to those who take one, and set up those who have no model yet."""
-        self.phase = "preparing"
-        self.ready &= set(present)
-        await self._deal([client for client in present if DEALABLE in self.netwk.traits(client)])
-        newcomers = [client for client in present if client not in self.ready]
-        if not newcomers:
-            return
-        message = messaging.InitRequest(
-            model=self.model,
-            optim=self.c_opt,
-            aggrg=self.aggrg,
-            metrics=self.metrics.get_config()["metrics"],
-        )
-        set_up = await self._ask(dict.fromkeys(newcomers, message), messaging.InitReply, "set-up")
-        self.ready |= set_up.keys()
-        self._clients_holding_latest_model -= set(newcomers)
+    def _on_join(self, mailbox: Mailbox) -> None:
+        name = mailbox.name
+        returns = self.membership.join(name, dealable=DEALABLE in mailbox.traits)
+        self._clients_holding_latest_model.discard(name)
+        self.folder.add_event(self.round, "returned" if returns else "joined", name)
+        self._set_ups[name] = asyncio.create_task(self._set_up(name))
 
-    async def _deal(self, dealable: list[str]) -> None:
-        """Give each dealable member its rank among their names as its seat, if that changes anything."""
-        if dealable and not self.largest:
-            raise TrainingError(
-                f"{', '.join(dealable)} brought no data, and there is none to deal",
-                "clients with data of their own",
-                "start them as `fed client NAME FOLDER`, or run `fed init` before the server",
-            )
-        if len(dealable) > self.largest:
-            raise TrainingError(
-                f"{len(dealable)} clients are there, the data set is dealt to at most {self.largest}",
-                "no more clients than that",
-                "raise MAX_CLIENTS, or scale down",
-            )
-        seats = {client: Seat(len(dealable), rank) for rank, client in enumerate(sorted(dealable, key=natural))}
-        changed = {
-            client: seat for client, seat in seats.items() if self.seats.get(client) != seat or client not in self.ready
-        }
-        if changed:
-            logger.info("dealing the data set to %d clients", len(dealable))
+    def _on_leave(self, name: str, reason: str, clean: bool) -> None:  # noqa: FBT001 - the hub's callback
+        if name not in self.membership.members:
+            return
+        self.membership.leave(name, clean=clean)
+        task = self._set_ups.pop(name, None)
+        if task is not None:
+            task.cancel()
+        self.folder.add_event(self.round, "left" if clean else "lost", name, reason)
+        if clean:
+            logger.info("%s left: %s", name, reason)
+        else:
+            logger.warning("lost %s: %s", name, reason)
+        self._changed.set()
+
+    async def _set_up(self, name: str) -> None:
+        """Give a newcomer the model, its optimizer and, where it is known, the state it had."""
+        request = messaging.InitRequest(
+            model=self.model, optim=self.c_opt, aggrg=self.aggrg, metrics=self.metrics.get_config()["metrics"]
+        )
+        answers = await self.netwk.ask({name: request}, messaging.InitReply, SET_UP_TIMEOUT)
+        if not answers.losses and name in self.client_states:
+            state = ClientState(self.client_states[name])
+            answers = await self.netwk.ask({name: state}, ClientState, SET_UP_TIMEOUT)
+        member = self.membership.members.get(name)
+        if member is None or not member.connected:
+            return
+        if name in answers.losses:
+            reason = answers.losses[name].reason
+            member.refused = reason
+            logger.warning("%s can't take part: %s", name, reason)
+            self.folder.add_event(self.round, "refused", name, reason)
+        else:
+            member.ready = True
+        self._changed.set()
+
+    async def _settled(self) -> None:
+        """Wait until everybody who has come so far is set up, or can't be."""
+        if self._set_ups:
+            await asyncio.wait(list(self._set_ups.values()))
+
+    async def _boundary(self) -> list[str]:
+        """Settle who takes part in the next round; wait for a quorum where there is none.
+
+        Raises:
+            QuorumError: fewer than `min_clients` are there, for longer than `quorum_timeout`.
+        """
+        self.phase = "preparing"
+        limits = self.plan.federation
+        loop = asyncio.get_running_loop()
+        deadline: float | None = None
+        while True:
+            self._changed.clear()
+            participants = await self._call_the_roll()
+            if len(participants) >= limits.min_clients:
+                return participants
+            if deadline is None:
+                deadline = loop.time() + limits.quorum_timeout
+                logger.warning(
+                    "%d clients are there, %d are needed; waiting for at most %g s",
+                    len(participants),
+                    limits.min_clients,
+                    limits.quorum_timeout,
+                )
+                self.phase = "waiting"
+            if loop.time() >= deadline:
+                raise QuorumError(
+                    f"{len(participants)} clients were there for {limits.quorum_timeout:g} s",
+                    f"at least {limits.min_clients} (federation.min_clients)",
+                    "start clients and the server again: the run goes on where it stopped",
+                )
+            wait = min(deadline - loop.time(), self.membership.next_expiry() or math.inf)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.01, wait)):
+                    await self._changed.wait()
+
+    async def _call_the_roll(self) -> list[str]:
+        """Deal the data set to those who are there, and tell who can train."""
+        call = self.membership.roll_call(self.seats)
+        for name in call.forgotten:
+            logger.warning("%s did not return within %g s", name, self.plan.federation.rejoin_grace)
+            self.folder.add_event(self.round, "forgotten", name, "did not return in time")
+        if call.standby != self._standby:
+            self._let_stand_by(call.standby)
+        if call.seats != self.seats and call.size:
+            logger.info("dealing the data set to %d clients", call.size)
+            self.folder.add_event(self.round, "dealt", "", f"{call.size} clients")
+        self.seats = call.seats
+        members = self.membership.members
         requests: dict[str, Message] = {
-            client: Deal(size=seat.size, seat=seat.seat, seed=derived_seed(self.plan.seed, seat.size, seat.seat))
-            for client, seat in changed.items()
+            name: Deal(seat.size, seat.seat, derived_seed(self.plan.seed, seat.size, seat.seat))
+            for name, seat in call.seats.items()
+            if members[name].connected and members[name].dealt != seat
         }
-        await self._ask(requests, DealReply, "dealing")
-        self.seats = seats
+        if requests:
+            answers = await self.netwk.ask(requests, DealReply, SET_UP_TIMEOUT)
+            for name, loss in answers.losses.items():
+                self._refuse(members.get(name), loss)
+            for name in answers.replies:
+                if name in members:
+                    members[name].dealt = call.seats[name]
+        return [name for name in call.participants if self.membership.is_ready(name) and self._is_dealt(name)]
+
+    def _is_dealt(self, name: str) -> bool:
+        member = self.membership.members[name]
+        return not member.dealable or (name in self.seats and member.dealt == self.seats[name])
+
+    def _refuse(self, member: Member | None, loss: Loss) -> None:
+        """Leave out a member that can't load what it is dealt; one that is gone is the hub's to report."""
+        if member is None or loss.kind == "gone":
+            return
+        member.refused = loss.reason
+        logger.warning("%s can't take part: %s", member.name, loss.reason)
+        self.folder.add_event(self.round, "refused", member.name, loss.reason)
+
+    def _let_stand_by(self, names: tuple[str, ...]) -> None:
+        self._standby = names
+        reason = f"the data set is dealt to at most {max(self.membership.sizes, default=0)} clients"
+        if names:
+            logger.warning("%s stand by: %s", ", ".join(names), reason)
+        for name in names:
+            self.membership.members[name].dealt = None
+            self.folder.add_event(self.round, "standby", name, reason)
+            with contextlib.suppress(ClientGoneError):
+                self.netwk.handler.post_message(StandBy(reason).serialize(), name)
 
     # -- one round ------------------------------------------------------------------------------------------------
 
-    async def _run_round(self) -> None:
+    async def _run_round(self, members: list[str]) -> bool:
+        """Train and evaluate once; tells whether the round counts.
+
+        Raises:
+            TrainingError: the model is no longer finite.
+        """
         start = time.monotonic()
-        members = sorted(self.ready, key=natural)
-        if not members:
-            raise QuorumError("no client is left to train with", "at least one", "start clients and the server again")
+        number = self.round + 1
         before = {client: dataclasses.replace(self.netwk.traffic[client]) for client in members}
+        limits = self.plan.federation
         self.phase = "training"
-        trained = await self._train_round(members)
+        request = messaging.TrainRequest(
+            round_i=number, weights=None, aux_var=self.optim.collect_aux_var(), **self._train.message_params
+        )
+        trained, losses = await self._ask(request, members, messaging.TrainReply, limits.round_timeout)
+        if len(trained) < limits.min_clients:
+            logger.warning("round %d does not count: %d of %d clients finished it", number, len(trained), len(members))
+            self.folder.add_event(number, "void", "", f"{len(trained)} of {len(members)} clients finished it")
+            return False
+        self.client_sampler.update(trained, self.model)
+        await asyncio.to_thread(self._conduct_global_update, trained)
+        self.round = number
         self.phase = "evaluating"
         scoring = asyncio.create_task(asyncio.to_thread(self.held_out.score, self.model))
-        evaluated = await self._evaluate_round([client for client in members if client in trained])
+        left = max(1.0, limits.round_timeout - (time.monotonic() - start))
+        evaluated, _ = await self._ask(
+            messaging.EvaluationRequest(round_i=number, weights=None, **self._evaluate.message_params),
+            [client for client in members if self.membership.is_ready(client) and client in trained],
+            messaging.EvaluationReply,
+            left,
+        )
         score = await scoring
+        if self.plan.deterministic:
+            await self._collect_states(list(trained))
+        self._record(members, trained, evaluated, losses, score, before, start)
+        await self._keep()
+        if not math.isfinite(score.loss):
+            raise TrainingError(
+                f"the model's test loss is {score.loss} after round {number}", "a finite one", "lower the learning rate"
+            )
+        return True
+
+    async def _ask(
+        self, request: Any, members: list[str], expected: type[Any], timeout: float
+    ) -> tuple[dict[str, Any], dict[str, Loss]]:
+        """Ask members, joining the global weights for those who do not hold them, and go on with those that answer.
+
+        Upstream does the first part in `_send_request_with_optional_weights`.
+        """
+        needing = set(members) - self._clients_holding_latest_model
+        heavy = copy.copy(request)
+        if needing:
+            heavy.weights = self.model.get_weights(trainable=True)
+        requests = {client: heavy if client in needing else request for client in members}
+        answers = await self.netwk.ask(requests, expected, timeout)
+        self._clients_holding_latest_model |= needing & answers.replies.keys()
+        self._clients_holding_latest_model -= answers.losses.keys()
+        for client, loss in answers.losses.items():
+            logger.warning("%s dropped out of round %d: %s", client, request.round_i, loss.reason)
+            self.folder.add_event(request.round_i, "dropped", client, loss.reason)
+        return {
+            client: answers.replies[client].deserialize() for client in members if client in answers.replies
+        }, answers.losses
+
+    async def _collect_states(self, members: list[str]) -> None:
+        """Take down the clients' optimizer states, so that a resumed run equals an uninterrupted one."""
+        answers = await self.netwk.ask(
+            dict.fromkeys([name for name in members if self._speaks_ours(name)], StateQuery()),
+            ClientState,
+            SET_UP_TIMEOUT,
+        )
+        self.client_states |= {name: reply.deserialize().state for name, reply in answers.replies.items()}
+
+    def _speaks_ours(self, name: str) -> bool:
+        return bool(self.netwk.traits(name))
+
+    def _record(
+        self,
+        members: list[str],
+        trained: Mapping[str, messaging.TrainReply],
+        evaluated: dict[str, messaging.EvaluationReply],
+        losses: Mapping[str, Loss],
+        score: Score,
+        before: Mapping[str, Traffic],
+        start: float,
+    ) -> None:
+        """Add the round to the tables and tell of it."""
         loss, accuracy = self._summarise(evaluated)
         clients = [
-            self._client_round(client, trained.get(client), evaluated.get(client), before[client]) for client in members
+            self._client_round(client, trained.get(client), evaluated.get(client), losses.get(client), before[client])
+            for client in members
         ]
         round_ = Round(
             round=self.round,
@@ -190,6 +413,7 @@ class Federation(FederatedServer):
             eval_s=max((reply.t_spent for reply in evaluated.values()), default=0.0),
             clients=len(trained),
             dropped=len(members) - len(trained),
+            size=len(self.seats),
             loss=loss,
             accuracy=accuracy,
             test_loss=score.loss,
@@ -208,48 +432,6 @@ class Federation(FederatedServer):
             accuracy,
             score.accuracy,
         )
-        if not math.isfinite(score.loss):
-            raise TrainingError(
-                f"the model's test loss is {score.loss} after round {self.round}", "a finite one", "lower lrate"
-            )
-
-    async def _train_round(self, members: list[str]) -> dict[str, messaging.TrainReply]:
-        request = messaging.TrainRequest(
-            round_i=self.round, weights=None, aux_var=self.optim.collect_aux_var(), **self._train.message_params
-        )
-        replies: dict[str, messaging.TrainReply] = await self._ask(
-            self._with_weights(request, members), messaging.TrainReply, "training"
-        )
-        if not replies:
-            raise QuorumError("no client finished the round", "at least one", "start clients and the server again")
-        self.client_sampler.update(replies, self.model)
-        await asyncio.to_thread(self._conduct_global_update, replies)
-        return replies
-
-    async def _evaluate_round(self, members: list[str]) -> dict[str, messaging.EvaluationReply]:
-        request = messaging.EvaluationRequest(round_i=self.round, weights=None, **self._evaluate.message_params)
-        replies: dict[str, messaging.EvaluationReply] = await self._ask(
-            self._with_weights(request, members), messaging.EvaluationReply, "evaluation"
-        )
-        return replies
-
-    def _with_weights(self, request: Any, members: list[str]) -> dict[str, Message]:
-        """Join the global weights for those who do not hold them (upstream: `_send_request_with_optional_weights`)."""
-        needing = set(members) - self._clients_holding_latest_model
-        heavy = copy.copy(request)
-        if needing:
-            heavy.weights = self.model.get_weights(trainable=True)
-        self._clients_holding_latest_model |= needing
-        return {client: heavy if client in needing else request for client in members}
-
-    async def _ask(self, requests: dict[str, Message], expected: type[Any], context: str) -> dict[str, Any]:
-        """Ask clients, in the order of their names, and go on with those that answer."""
-        answers = await self.netwk.ask(requests, expected)
-        for client, reason in answers.losses.items():
-            logger.warning("%s dropped out of %s: %s", client, context, reason)
-            self.ready.discard(client)
-            self.seats.pop(client, None)
-        return {client: answers.replies[client].deserialize() for client in requests if client in answers.replies}
 
     def _summarise(self, evaluated: dict[str, messaging.EvaluationReply]) -> tuple[float, float]:
         """Average the clients' validation figures, and keep the weights with the lowest loss."""
@@ -267,7 +449,8 @@ class Federation(FederatedServer):
         client: str,
         trained: messaging.TrainReply | None,
         evaluated: messaging.EvaluationReply | None,
-        before: Any,
+        loss: Loss | None,
+        before: Traffic,
     ) -> ClientRound:
         seat = self.seats.get(client)
         traffic = self.netwk.traffic[client]
@@ -282,7 +465,8 @@ class Federation(FederatedServer):
             client=client,
             size=None if seat is None else seat.size,
             seat=None if seat is None else seat.seat,
-            state="trained" if trained is not None else "dropped",
+            state="trained" if loss is None else loss.kind,
+            reason="" if loss is None else loss.reason,
             steps=None if trained is None else trained.n_steps,
             train_s=None if trained is None else trained.t_spent,
             eval_s=None if evaluated is None else evaluated.t_spent,
@@ -291,12 +475,6 @@ class Federation(FederatedServer):
             bytes_sent=traffic.sent - before.sent,
             bytes_received=traffic.received - before.received,
         )
-
-
-def natural(name: str) -> tuple[str, int]:
-    """Order names so that `client_2` stands before `client_10`."""
-    stem = name.rstrip("0123456789")
-    return stem, int(name[len(stem) :] or -1)
 
 
 def derived_seed(seed: int, *parts: int) -> int:
@@ -308,4 +486,4 @@ def _accuracy(metrics: dict[str, Any]) -> float:
     return float(np.asarray(metrics.get("accuracy", np.nan)))
 
 
-__all__ = ["Federation", "Score", "Seat", "derived_seed", "natural"]
+__all__ = ["Federation", "derived_seed", "natural"]

@@ -6,22 +6,34 @@ import asyncio
 import contextlib
 import json
 import logging
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from services import engine, logs, shards
-from services.errors import FedError, QuorumError, StoppedError, UsageError
+from declearn.messaging import CancelTraining
+
+from services import engine, experiment, logs, shards
+from services.errors import (
+    ConflictError,
+    FedError,
+    QuorumError,
+    StorageError,
+    TrainingError,
+    UsageError,
+)
 from services.experiment import Plan
-from services.server.results import RunFolder, versions
+from services.server import checkpoint
+from services.server.results import LATEST, RunFolder, versions
 from services.server.status import StatusServer
 from services.signals import until_stopped
 from services.transport import tls
-from services.transport.server import ServerEndpoint
+from services.transport.server import FAREWELL_TIMEOUT, ServerEndpoint
 
 if TYPE_CHECKING:
     from services.server.federation import Federation
+
+UNFINISHED = ("running", "stopped")
+"""Status in `summary.json` of a run that can be resumed; one that is `running` although nobody holds it has died."""
 
 logger = logging.getLogger("fed.server")
 
@@ -40,6 +52,8 @@ class ServerOptions:
         ca: PEM bundle of the CAs whose clients may join; None lets anyone join.
         test: folder of the held-out test images.
         results: folder that receives the run's folder.
+        liveness_timeout: seconds after which a silent client is taken for gone.
+        fresh: begin a new run although an unfinished one is there.
     """
 
     clients: int
@@ -51,6 +65,8 @@ class ServerOptions:
     ca: Path | None
     test: Path
     results: Path
+    liveness_timeout: float = 20.0
+    fresh: bool = False
 
 
 def run(plan: Plan, options: ServerOptions) -> None:
@@ -67,34 +83,81 @@ def run(plan: Plan, options: ServerOptions) -> None:
             "lower CLIENTS, or raise MAX_CLIENTS and run `fed init` again",
         )
     context = tls.server_context(options.certificate, options.key, options.ca)
-    folder = RunFolder(options.results)
+    folder, resumed = open_folder(plan, options.results, fresh=options.fresh)
     logs.to_file(folder.path / "server.log")
 
     async def serve() -> None:
-        endpoint = ServerEndpoint(options.host, options.port, context)
-        await until_stopped(Run(plan, options, manifest, endpoint, folder).serve())
+        endpoint = ServerEndpoint(options.host, options.port, context, liveness_timeout=options.liveness_timeout)
+        await until_stopped(Run(plan, options, manifest, endpoint, folder, resumed=resumed).serve())
 
-    asyncio.run(serve())
+    try:
+        asyncio.run(serve())
+    finally:
+        folder.close()
+
+
+def open_folder(plan: Plan, results: Path, *, fresh: bool) -> tuple[RunFolder, bool]:
+    """Open the folder of the newest run when it is unfinished, else make a new one.
+
+    Returns:
+        The folder, and whether its run is to be resumed.
+
+    Raises:
+        ConflictError: the unfinished run is one of another plan.
+        StorageError: the folder can't be written.
+    """
+    latest = results / LATEST
+    try:
+        status = json.loads((latest / "summary.json").read_text(encoding="utf-8"))["status"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return RunFolder.create(results), False
+    if fresh or status not in UNFINISHED or not (latest / checkpoint.FILE).exists():
+        return RunFolder.create(results), False
+    path = latest.resolve()
+    kept = experiment.load(path / "experiment.yml")
+    differences = experiment.differences(kept, plan)
+    if differences:
+        raise ConflictError(
+            f"run {path.name} is unfinished and was begun with {differences[0][0]}",
+            f"{differences[0][1]} as asked now"
+            + (f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""),
+            f"finish it with its own plan ({path.parent.name}/{path.name}/experiment.yml),"
+            " or begin anew with FRESH=1 (`fed server --fresh`)",
+        )
+    try:
+        return RunFolder(path), True
+    except StorageError:
+        # another server is at work on it: this is a second run beside it
+        return RunFolder.create(results), False
 
 
 class Run:
     """One run: what `serve` shares with the status page."""
 
     def __init__(
-        self, plan: Plan, options: ServerOptions, manifest: shards.Manifest, endpoint: ServerEndpoint, folder: RunFolder
+        self,
+        plan: Plan,
+        options: ServerOptions,
+        manifest: shards.Manifest,
+        endpoint: ServerEndpoint,
+        folder: RunFolder,
+        *,
+        resumed: bool = False,
     ) -> None:
         self.plan = plan
         self.options = options
         self.manifest = manifest
         self.endpoint = endpoint
         self.folder = folder
+        self.resumed = resumed
         self.federation: Federation | None = None
-        self.started = time.monotonic()
 
     async def serve(self) -> None:
         """Listen, gather clients while TensorFlow is imported, train, and write results whatever happens."""
-        self.folder.write_plan(self.plan)
-        self._write_summary("running", "")
+        if not self.resumed:
+            self.folder.write_plan(self.plan)
+            self._write_summary("running", "")
+            self.folder.publish()
         try:
             async with contextlib.AsyncExitStack() as stack:
                 if self.options.status_port:
@@ -103,19 +166,18 @@ class Run:
                     status.start()
                 await self.endpoint.start()
                 stack.push_async_callback(self.endpoint.stop)
-                build = asyncio.create_task(asyncio.to_thread(self._build))
-                await self._gather()
-                self.federation = await build
                 try:
-                    await self.federation.train()
-                finally:
-                    await self.federation.farewell()
+                    await self._federate()
+                except asyncio.CancelledError:
+                    await self._part("the run is stopped")
+                    raise
+                except TrainingError as exc:
+                    await self.endpoint.tell(CancelTraining(str(exc)), FAREWELL_TIMEOUT)
+                    raise
+                await self._part("the run is completed")
             await asyncio.to_thread(self._conclude, "completed", "")
         except asyncio.CancelledError:
             await self._give_up("stopped", "stopped by a signal")
-            raise
-        except StoppedError as exc:
-            await self._give_up("stopped", str(exc))
             raise
         except FedError as exc:
             await self._give_up("stopped" if isinstance(exc, QuorumError) else "failed", str(exc))
@@ -123,6 +185,24 @@ class Run:
         except BaseException as exc:
             await self._give_up("failed", logs.unforeseen(exc))
             raise
+
+    async def _federate(self) -> None:
+        """Gather clients while TensorFlow is imported, and run the rounds."""
+        load = asyncio.create_task(asyncio.to_thread(engine.load))
+        if not self.resumed:
+            await self._gather()
+        await load
+        # on the loop, not in a thread: Keras draws initial weights from global generators that others use too
+        self.federation = self._build()
+        if self.resumed:
+            await self._regather(self.federation)
+        await self.federation.train()
+
+    async def _part(self, reason: str) -> None:
+        """Tell the clients that the run is over: those that listen by a message, those at work by closing on them."""
+        if self.federation is not None:
+            await self.federation.farewell()
+        await self.endpoint.dismiss(reason)
 
     def snapshot(self) -> dict[str, Any]:
         """Tell the state of the run for the status page."""
@@ -138,7 +218,7 @@ class Run:
             "clients_wanted": self.options.clients,
             "test_accuracy": None if last is None else last.test_accuracy,
             "loss": None if last is None else last.loss,
-            "seconds": round(time.monotonic() - self.started, 1),
+            "seconds": round(self.folder.elapsed(), 1),
         }
 
     async def _gather(self) -> None:
@@ -162,23 +242,52 @@ class Run:
                 break
         logger.info("%d clients joined: %s", there, ", ".join(sorted(self.endpoint.client_names)))
 
+    async def _regather(self, federation: Federation) -> None:
+        """Wait for the clients of the run that is resumed; go on with fewer when some do not return in time."""
+        hub, limits = self.endpoint.handler, self.plan.federation
+        before = len(federation.seats) or self.options.clients
+        logger.info(
+            "resuming run %s at round %d of %d; waiting for its %d clients",
+            self.folder.run_id,
+            federation.round + 1,
+            self.plan.rounds,
+            before,
+        )
+        self.folder.add_event(federation.round, "resumed", "")
+        try:
+            await hub.until_clients(lambda count: count >= before, max(limits.rejoin_grace, limits.join_grace))
+        except TimeoutError:
+            logger.warning("%d of %d clients are back", len(self.endpoint.client_names), before)
+        try:
+            await hub.until_clients(lambda count: count >= limits.min_clients, limits.join_timeout)
+        except TimeoutError:
+            raise QuorumError(
+                f"{len(self.endpoint.client_names)} clients came back within {limits.join_timeout:g} s",
+                f"at least {limits.min_clients} (federation.min_clients)",
+                "start clients and the server again: the run goes on where it stopped",
+            ) from None
+
     def _build(self) -> Federation:
-        """Import TensorFlow and build the model, in a thread while clients arrive."""
-        engine.load()
+        """Build the model and what trains it, or take it up where an earlier process left it."""
         from services.server.evaluation import HeldOut  # noqa: PLC0415 - imports TensorFlow
         from services.server.federation import Federation  # noqa: PLC0415
         from services.server.model import CLASSES, build_model, build_optim  # noqa: PLC0415
 
         images, labels = shards.load_test(self.options.test)
-        return Federation(
+        federation = Federation(
             self.plan,
             self.endpoint,
             build_model(self.plan),
             build_optim(self.plan),
             HeldOut(images, labels, CLASSES),
-            self.manifest.largest,
+            self.manifest.sizes,
             self.folder,
         )
+        if self.resumed:
+            state = checkpoint.load(self.folder.path)
+            if state is not None:
+                federation.resume(state)
+        return federation
 
     async def _give_up(self, status: str, reason: str) -> None:
         with contextlib.suppress(FedError):
@@ -201,7 +310,7 @@ class Run:
             logger.info(
                 "completed %d rounds in %.0f s with %d clients: test accuracy %.4f",
                 len(self.folder.rounds),
-                time.monotonic() - self.started,
+                self.folder.elapsed(),
                 self.folder.rounds[-1].clients,
                 score.accuracy,
             )
@@ -224,7 +333,7 @@ class Run:
                 "model_round": None if self.federation is None else self.federation.best_round,
                 "test_accuracy": None if score is None else score.accuracy,
                 "test_loss": None if score is None else score.loss,
-                "wall_s": round(time.monotonic() - self.started, 3),
+                "wall_s": round(self.folder.elapsed(), 3),
                 "versions": versions(),
                 "experiment": json.loads(self.plan.model_dump_json()),
             }

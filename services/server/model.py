@@ -23,27 +23,28 @@ INPUT_SHAPE = (28, 28, 1)
 def _cnn() -> list[keras.layers.Layer]:
     """Build the layers of declearn's own MNIST example: 54,410 parameters."""
     return [
-        layers.Conv2D(32, 3, activation="relu"),
-        layers.MaxPool2D(2),
-        layers.Dropout(0.25),
-        layers.Flatten(),
-        layers.Dense(CLASSES, activation="softmax"),
+        layers.Conv2D(32, 3, activation="relu", name="conv"),
+        layers.MaxPool2D(2, name="pool"),
+        layers.Dropout(0.25, name="dropout"),
+        layers.Flatten(name="flatten"),
+        layers.Dense(CLASSES, activation="softmax", name="classes"),
     ]
 
 
 def _cnn_strided() -> list[keras.layers.Layer]:
     """Build layers that see the whole digit after a strided convolution: 106,122 parameters, no more time a step."""
     return [
-        layers.Conv2D(16, 5, strides=2, padding="same", activation="relu"),
-        layers.Conv2D(32, 3, padding="same", activation="relu"),
-        layers.MaxPool2D(2),
-        layers.Flatten(),
-        layers.Dropout(0.25),
-        layers.Dense(64, activation="relu"),
-        layers.Dense(CLASSES, activation="softmax"),
+        layers.Conv2D(16, 5, strides=2, padding="same", activation="relu", name="conv1"),
+        layers.Conv2D(32, 3, padding="same", activation="relu", name="conv2"),
+        layers.MaxPool2D(2, name="pool"),
+        layers.Flatten(name="flatten"),
+        layers.Dropout(0.25, name="dropout"),
+        layers.Dense(64, activation="relu", name="hidden"),
+        layers.Dense(CLASSES, activation="softmax", name="classes"),
     ]
 
 
+# layers have names of their own: those that Keras makes up count on within a process, and a checkpoint goes by them
 PRESETS: dict[str, Callable[[], list[keras.layers.Layer]]] = {"cnn": _cnn, "cnn-strided": _cnn_strided}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import datetime
+import fcntl
 import importlib.metadata
 import io
 import json
@@ -15,9 +16,10 @@ import logging
 import os
 import platform
 import tempfile
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 
@@ -26,9 +28,23 @@ from services.errors import StorageError
 from services.paths import write_atomic
 
 LATEST = "latest"
+LOCK = ".lock"
 PACKAGES = ("declearn", "tensorflow-cpu", "tensorflow", "keras", "websockets", "cryptography", "numpy")
 
 logger = logging.getLogger("fed.server")
+
+
+class Savable(Protocol):
+    """The state of a run after a round; see `services.server.checkpoint`."""
+
+    @property
+    def rounds(self) -> Sequence[Round]: ...
+
+    @property
+    def clients(self) -> Sequence[ClientRound]: ...
+
+    def save(self, folder: Path) -> None:
+        """Write the state into the run's folder."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +64,7 @@ class Round:
         test_accuracy: accuracy on the test images.
         bytes_sent: from the server to its clients.
         bytes_received: from the clients to their server.
+        size: number of clients the data set was dealt to.
     """
 
     round: int
@@ -62,6 +79,7 @@ class Round:
     test_accuracy: float
     bytes_sent: int
     bytes_received: int
+    size: int
 
     @property
     def overhead_s(self) -> float:
@@ -78,6 +96,7 @@ class ClientRound:
     size: int | None
     seat: int | None
     state: str
+    reason: str
     steps: int | None
     train_s: float | None
     eval_s: float | None
@@ -101,25 +120,49 @@ HISTORY_COLUMNS = (
     "test_accuracy",
     "bytes_sent",
     "bytes_received",
+    "size",
 )
+EVENT_COLUMNS = ("time", "round", "event", "client", "detail")
 CLIENT_COLUMNS = tuple(field.name for field in dataclasses.fields(ClientRound))
 
 
 class RunFolder:
-    """The folder of one run.
+    """The folder of one run, held by this process alone until it ends (flock on its `.lock`).
 
     Args:
-        results: folder that holds one folder a run, and `latest`, which points at the newest.
+        path: the folder, which is there.
 
     Raises:
-        StorageError: `results` can't be written.
+        StorageError: the folder can't be written, or another process holds it.
     """
 
-    def __init__(self, results: Path) -> None:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.run_id = path.name
         self.rounds: list[Round] = []
         self.clients: list[ClientRound] = []
-        self.run_id, self.path = _create(results)
-        _point(results / LATEST, self.run_id)
+        self._lock = _hold(path)
+        self._before = 0.0
+        self._began = time.monotonic()
+
+    @classmethod
+    def create(cls, results: Path) -> RunFolder:
+        """Make the folder of a new run in `results`; `publish` lets `latest` point at it.
+
+        Raises:
+            StorageError: `results` can't be written.
+        """
+        folder = cls(_create(results))
+        folder.write("events.csv", _table(EVENT_COLUMNS, ()))
+        return folder
+
+    def publish(self) -> None:
+        """Let `latest` point at this run; done once it has a summary, so that who follows it finds one."""
+        _point(self.path.parent / LATEST, self.run_id)
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        self._lock.close()
 
     @property
     def label(self) -> str:
@@ -135,11 +178,49 @@ class RunFolder:
         self.write("experiment.yml", experiment.dump(plan))
 
     def add_round(self, round_: Round, clients: Sequence[ClientRound]) -> None:
-        """Add one round to `history.csv` and `clients.csv`."""
+        """Add one round to the history; `keep` writes it."""
         self.rounds.append(round_)
         self.clients.extend(clients)
-        self.write("history.csv", _table(HISTORY_COLUMNS, self.rounds))
-        self.write("clients.csv", _table(CLIENT_COLUMNS, self.clients))
+
+    def add_event(self, round_: int, event: str, client: str, detail: str = "") -> None:
+        """Add one line to `events.csv`: who joined, left, was dropped, and why; how the data set was dealt.
+
+        Raises:
+            StorageError: the file can't be written.
+        """
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+        row = (now, round_, event, client, detail)
+        try:
+            with (self.path / "events.csv").open("a", encoding="utf-8", newline="") as file:
+                csv.writer(file, lineterminator="\n").writerow(row)
+        except OSError as exc:
+            raise StorageError(
+                f"{self.path / 'events.csv'} can't be written ({exc.strerror})", "a writable results folder", "mend it"
+            ) from exc
+
+    def keep(self, state: Savable) -> None:
+        """Write the state of the run, then the tables of all its rounds; in this order the tables never run ahead.
+
+        Raises:
+            StorageError: a file can't be written.
+        """
+        state.save(self.path)
+        self.write_tables(state.rounds, state.clients)
+
+    def write_tables(self, rounds: Sequence[Round], clients: Sequence[ClientRound]) -> None:
+        """Write `history.csv` and `clients.csv`."""
+        self.write("history.csv", _table(HISTORY_COLUMNS, rounds))
+        self.write("clients.csv", _table(CLIENT_COLUMNS, clients))
+
+    def elapsed(self) -> float:
+        """Tell how many seconds the run has taken, over all processes that worked on it."""
+        return self._before + time.monotonic() - self._began
+
+    def restore(self, rounds: Sequence[Round], clients: Sequence[ClientRound], elapsed: float) -> None:
+        """Take up the rounds of an earlier process, and write their tables as that process should have left them."""
+        self.rounds, self.clients = list(rounds), list(clients)
+        self._before = elapsed
+        self.write_tables(rounds, clients)
 
     def write_summary(self, facts: dict[str, Any]) -> None:
         """Write `summary.json`: what a program reads first."""
@@ -171,7 +252,23 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _create(results: Path) -> tuple[str, Path]:
+def _hold(folder: Path) -> IO[bytes]:
+    try:
+        lock = (folder / LOCK).open("ab")
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise StorageError(
+            f"run {folder.name} is at work in another process", "a run of its own", "end that one"
+        ) from None
+    except OSError as exc:
+        raise StorageError(
+            f"run folder {folder} can't be written ({exc.strerror})", "a writable folder", "mend its permissions"
+        ) from exc
+    return lock
+
+
+def _create(results: Path) -> Path:
     stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
     for attempt in range(100):
         run_id = stamp if attempt == 0 else f"{stamp}-{attempt + 1}"
@@ -185,7 +282,7 @@ def _create(results: Path) -> tuple[str, Path]:
                 f"a folder that user {os.geteuid()} may write",
                 f"run `chmod 1777 {results}`, or set RESULTS to another folder",
             ) from exc
-        return run_id, results / run_id
+        return results / run_id
     raise StorageError(f"{results} holds a hundred runs of {stamp}", "a free run name", "start again")
 
 

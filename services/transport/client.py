@@ -34,6 +34,10 @@ class ConnectionLostError(LostError):
     """The connection to the server closed while something was expected from it."""
 
 
+class DismissedError(LostError):
+    """The server closed the connection for good: the run is over."""
+
+
 class ClientEndpoint(WebsocketsClient, register=False):
     """`declearn.communication.websockets.WebsocketsClient` with a certificate, pings and a bounded back-off.
 
@@ -46,15 +50,24 @@ class ClientEndpoint(WebsocketsClient, register=False):
         context: TLS context, or None for plain websockets (tests).
         dealable: announce that the server may deal this client its part of the data.
         timeout: seconds to keep trying to connect and join.
+        liveness_timeout: seconds after which a silent server is taken for gone.
     """
 
     def __init__(
-        self, server_uri: str, name: str, context: ssl.SSLContext | None, *, dealable: bool, timeout: float
+        self,
+        server_uri: str,
+        name: str,
+        context: ssl.SSLContext | None,
+        *,
+        dealable: bool,
+        timeout: float,
+        liveness_timeout: float = LIVENESS_TIMEOUT,
     ) -> None:
         super().__init__(server_uri=server_uri, name=name)
         self.logger = logging.getLogger("fed.client.network")
         self._ssl = context
-        self._timeout = timeout
+        self.timeout = timeout
+        self._liveness_timeout = liveness_timeout
         self.headers = {PROBES: "1"} | ({DEALABLE: "1"} if dealable else {})
 
     async def start(self) -> None:
@@ -66,7 +79,7 @@ class ClientEndpoint(WebsocketsClient, register=False):
             NetworkError: the server did not answer, or did not let this client in, in the time given.
         """
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._timeout
+        deadline = loop.time() + self.timeout
         said = ""
         for delay in _back_off():
             try:
@@ -80,7 +93,7 @@ class ClientEndpoint(WebsocketsClient, register=False):
             await self.stop()
             if loop.time() + delay > deadline:
                 raise type(reason)(
-                    f"{reason.found}, for {self._timeout:g} s",
+                    f"{reason.found}, for {self.timeout:g} s",
                     reason.wanted,
                     reason.remedy or "start the server, or raise CONNECT_TIMEOUT",
                 ) from reason
@@ -100,6 +113,14 @@ class ClientEndpoint(WebsocketsClient, register=False):
         if self._socket is not None:
             await self._socket.wait_closed()
 
+    def loss(self, cause: Exception | None = None) -> LostError:
+        """Word why the connection is gone: lost, or closed for good by the server."""
+        socket_ = self._socket
+        if socket_ is not None and socket_.close_code == websockets.frames.CloseCode.NORMAL_CLOSURE:
+            return DismissedError(socket_.close_reason or "the server closed the connection")
+        detail = "" if cause is None else f" ({cause})"
+        return ConnectionLostError(f"the connection to {self.server_uri} was lost{detail}")
+
     async def _connect(self, timeout: float) -> None:
         try:
             self._socket = await websockets.connect(
@@ -107,9 +128,9 @@ class ClientEndpoint(WebsocketsClient, register=False):
                 logger=logging.getLogger("fed.client.websockets"),
                 ssl=self._ssl,
                 extra_headers=self.headers,
-                open_timeout=min(timeout, LIVENESS_TIMEOUT),
-                ping_interval=LIVENESS_TIMEOUT / 2,
-                ping_timeout=LIVENESS_TIMEOUT / 2,
+                open_timeout=min(timeout, self._liveness_timeout),
+                ping_interval=self._liveness_timeout / 2,
+                ping_timeout=self._liveness_timeout / 2,
                 close_timeout=CLOSE_TIMEOUT,
                 max_size=None,
                 compression=resolve_ws_compression(self.compression),
@@ -148,7 +169,7 @@ class ClientEndpoint(WebsocketsClient, register=False):
         try:
             answer: bytes = await super()._send_message(bin_msg)
         except ConnectionClosed as exc:
-            raise ConnectionLostError(f"the connection to {self.server_uri} was lost ({exc})") from exc
+            raise self.loss(exc) from exc
         return answer
 
 

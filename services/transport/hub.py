@@ -102,6 +102,8 @@ class Hub(MessagesHandler):
         self.registered_clients: dict[Any, str] = {}
         self.registration_status = flags.REGISTRATION_UNSTARTED
         self.mailboxes: dict[str, Mailbox] = {}
+        self.on_join: Callable[[Mailbox], None] | None = None
+        self.on_leave: Callable[[str, str, bool], None] | None = None
         self._name_of = name_of
         self._traits_of = traits_of
         self._lobby = Mailbox("", None)  # woken whenever somebody joins or leaves
@@ -115,8 +117,14 @@ class Hub(MessagesHandler):
         self.mailboxes.clear()
         self.registration_status = flags.REGISTRATION_UNSTARTED
 
-    def depart(self, context: Any, reason: str) -> None:
-        """Take note that a connection is gone, and wake whoever waits for its client."""
+    def depart(self, context: Any, reason: str, *, clean: bool = False) -> None:
+        """Take note that a connection is gone, and wake whoever waits for its client.
+
+        Args:
+            context: the connection.
+            reason: why it is gone, in a few words.
+            clean: the client said good-bye, and is not expected back.
+        """
         name = self.registered_clients.pop(context, None)
         if name is None:
             return
@@ -124,6 +132,8 @@ class Hub(MessagesHandler):
         mailbox.gone = reason
         mailbox.notify()
         self._lobby.notify()
+        if self.on_leave is not None:
+            self.on_leave(name, reason, clean)
 
     async def until_clients(self, condition: Callable[[int], bool], timeout: float | None = None) -> None:
         """Wait until `condition` holds for the number of connected clients.
@@ -165,6 +175,8 @@ class Hub(MessagesHandler):
         name = self.registered_clients[context]
         self.mailboxes[name] = Mailbox(name, context, self._traits_of(context))
         self._lobby.notify()
+        if self.on_join is not None:
+            self.on_join(self.mailboxes[name])
 
     async def _handle_send_request(self, message: Send, context: Any) -> Ping | Reject:
         """Take a client's message; a reply that its round no longer waits for is discarded."""
@@ -195,7 +207,7 @@ class Hub(MessagesHandler):
 
     async def _handle_drop_request(self, message: Drop, context: Any) -> Ping:
         """Let a client go that says good-bye."""
-        self.depart(context, message.reason or "it left")
+        self.depart(context, message.reason or "it left", clean=True)
         return Ping()
 
     async def handle_message(self, bin_msg: bytes, context: Any) -> ActionMessage:

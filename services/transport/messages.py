@@ -36,6 +36,41 @@ class Deal(Message):
 
 
 @dataclasses.dataclass
+class StandBy(Message):
+    """Server-emitted, no reply due: the data set has no part for this client for now.
+
+    Fields:
+        reason: why not.
+    """
+
+    typekey: ClassVar[str] = "fed_stand_by"
+
+    reason: str
+
+
+@dataclasses.dataclass
+class StateQuery(Message):
+    """Server-emitted: send the state of your optimizer, as a `ClientState`."""
+
+    typekey: ClassVar[str] = "fed_state_query"
+
+
+@dataclasses.dataclass
+class ClientState(Message):
+    """Both ways: the state of a client's optimizer, which the server keeps without looking into it.
+
+    Sent by the server it asks the client to take that state up; the client answers with the same.
+
+    Fields:
+        state: what `Optimizer.get_state` gives, serialized.
+    """
+
+    typekey: ClassVar[str] = "fed_client_state"
+
+    state: bytes
+
+
+@dataclasses.dataclass
 class DealReply(Message):
     """Client-emitted: the index set named by a `Deal` is loaded.
 

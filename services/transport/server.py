@@ -39,6 +39,12 @@ CLOSE_TIMEOUT = 1.0
 HANDSHAKE_TIMEOUT = 10.0
 """Seconds a peer has to complete its TLS handshake."""
 
+FAREWELL_TIMEOUT = 3.0
+"""Seconds that clients have to collect a last message."""
+
+CLEAN_CODES = (websockets.frames.CloseCode.NORMAL_CLOSURE, websockets.frames.CloseCode.GOING_AWAY)
+"""Codes by which a client says that it leaves (RFC 6455, section 7.4.1); any other end is a lost connection."""
+
 logger = logging.getLogger("fed.server.network")
 
 
@@ -51,6 +57,19 @@ class Traffic:
 
 
 @dataclass(frozen=True)
+class Loss:
+    """Why a client gave no usable answer.
+
+    Attributes:
+        kind: `gone` (it left, or its connection was lost), `late` (no answer in time) or `error` (it failed).
+        reason: what happened, in a few words.
+    """
+
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Answers:
     """What came of asking several clients at once.
 
@@ -60,7 +79,7 @@ class Answers:
     """
 
     replies: dict[str, SerializedMessage[Any]]
-    losses: dict[str, str]
+    losses: dict[str, Loss]
 
 
 class ServerEndpoint(WebsocketsServer, register=False):
@@ -121,11 +140,17 @@ class ServerEndpoint(WebsocketsServer, register=False):
 
     async def stop(self) -> None:
         """Stop to listen, close every connection and forget everybody."""
-        await self.handler.purge()
         if self._server is not None:
             self._server.close()
             await self._server.wait_closed()
             self._server = None
+        await self.handler.purge()
+
+    async def dismiss(self, reason: str) -> None:
+        """Close every client's connection for good: those that are at work learn from it that the run is over."""
+        sockets_ = list(self.handler.registered_clients)
+        closing = (socket.close(websockets.frames.CloseCode.NORMAL_CLOSURE, reason) for socket in sockets_)
+        await asyncio.gather(*closing, return_exceptions=True)
 
     def traits(self, client: str) -> frozenset[str]:
         """Tell what a connected client's handshake said of it."""
@@ -145,27 +170,27 @@ class ServerEndpoint(WebsocketsServer, register=False):
         # the same message for many is serialised once: weights are the bulk of it
         serialized = {id(message): message.serialize() for message in requests.values()}
 
-        async def one(client: str, message: Message) -> SerializedMessage[Any] | str:
+        async def one(client: str, message: Message) -> SerializedMessage[Any] | Loss:
             try:
                 content = await self.handler.exchange(serialized[id(message)], client, timeout)
                 reply: SerializedMessage[Any] = SerializedMessage.from_bin_message(content)
             except ClientGoneError as exc:
-                return exc.reason
+                return Loss("gone", exc.reason)
             except TimeoutError:
-                return f"no answer within {timeout:g} s"
+                return Loss("late", f"no answer within {timeout:g} s")
             except (KeyError, TypeError, ValueError) as exc:
-                return f"unreadable answer ({exc})"
+                return Loss("error", f"unreadable answer ({exc})")
             if issubclass(reply.message_cls, expected):
                 return reply
             if reply.message_cls.typekey == "error":
-                return str(reply.deserialize().message)
-            return f"answered with {reply.message_cls.typekey!r} where {expected.typekey!r} was due"
+                return Loss("error", str(reply.deserialize().message))
+            return Loss("error", f"answered with {reply.message_cls.typekey!r} where {expected.typekey!r} was due")
 
         outcomes = await asyncio.gather(*(one(client, message) for client, message in requests.items()))
         answers = dict(zip(requests, outcomes, strict=True))
         return Answers(
-            {client: answer for client, answer in answers.items() if not isinstance(answer, str)},
-            {client: answer for client, answer in answers.items() if isinstance(answer, str)},
+            {client: answer for client, answer in answers.items() if not isinstance(answer, Loss)},
+            {client: answer for client, answer in answers.items() if isinstance(answer, Loss)},
         )
 
     async def tell(self, message: Message, timeout: float) -> None:
@@ -205,10 +230,9 @@ class ServerEndpoint(WebsocketsServer, register=False):
 
     async def _watch(self, socket: WebSocketServerProtocol) -> None:
         await socket.wait_closed()
-        reason = socket.close_reason
-        if socket.close_code == websockets.frames.CloseCode.ABNORMAL_CLOSURE or not reason:
-            reason = "connection lost"
-        self.handler.depart(socket, reason)
+        clean = socket.close_code in CLEAN_CODES
+        reason = socket.close_reason or ("it left" if clean else "connection lost")
+        self.handler.depart(socket, reason, clean=clean)
 
 
 def _proven_name(socket: WebSocketServerProtocol) -> str | None:

@@ -431,3 +431,18 @@ def test_root_is_given_up(owner: int, mode: int, after: int) -> None:
 def test_user_stays_who_it_is(small: Paths) -> None:
     """Without root nothing is dropped, whoever is named."""
     main.run(SETTINGS, Plan(), small, drop_to=os.getuid() + 1)
+
+
+def test_a_folder_that_is_not_one_of_results_is_never_opened(tmp_path: Path) -> None:
+    """A folder of anything else than runs, that the image's user can't write into, keeps its mode: one line says so."""
+    for name in ("20260102-030405", "latest", ".gitkeep", "home"):
+        (tmp_path / name).mkdir()
+    tmp_path.chmod(0o755)
+    with pytest.raises(StorageError) as caught:
+        main.drop_privileges(os.geteuid() + 4242, tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path} can't be written by user {os.geteuid() + 4242} and holds home, which is no run's; "
+        "wanted a folder of results alone, or an empty one, to be opened to everybody; "
+        "set RESULTS in .env to another folder, or `chmod 1777` this one yourself"
+    )
+    assert tmp_path.stat().st_mode & 0o7777 == 0o755

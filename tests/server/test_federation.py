@@ -13,7 +13,8 @@ from services import shards
 from services.errors import QuorumError
 from services.init import folders
 from services.paths import Paths
-from services.server.federation import derived_seed, natural
+from services.server.federation import derived_seed
+from services.server.membership import natural
 from tests.federation import PATIENCE, Federation, plan
 
 T = TypeVar("T")
@@ -43,8 +44,17 @@ def test_a_run_ends_with_everything_that_the_results_promise(small: Paths) -> No
     predicted = model.predict(images / 255, verbose=0).argmax(axis=1)
     assert summary["test_accuracy"] == pytest.approx(float((predicted == labels).mean()))
     assert {path.name for path in folder.iterdir()} == {
-        "clients.csv", "confusion.png", "curves.png", "experiment.yml", "history.csv", "model.keras", "summary.json",
-    }  # fmt: skip
+        ".lock",
+        "checkpoint",
+        "clients.csv",
+        "confusion.png",
+        "curves.png",
+        "events.csv",
+        "experiment.yml",
+        "history.csv",
+        "model.keras",
+        "summary.json",
+    }
     assert [row["round"] for row in federation.table("history.csv")] == ["1", "2"]
     rows = federation.table("clients.csv")
     assert [(row["round"], row["client"], row["seat"], row["size"], row["steps"]) for row in rows] == [

@@ -36,9 +36,10 @@ ROUND = Round(
     test_accuracy=0.9876,
     bytes_sent=1234567,
     bytes_received=89,
+    size=3,
 )
-TRAINED = ClientRound(1, "client_0", 3, 0, "trained", 250, 7.5, 2.0, 0.25, 0.9, 1000, 89)
-DROPPED = ClientRound(1, "client_1", None, None, "dropped", None, None, None, None, None, 1000, 0)
+TRAINED = ClientRound(1, "client_0", 3, 0, "trained", "", 250, 7.5, 2.0, 0.25, 0.9, 1000, 89)
+DROPPED = ClientRound(1, "client_1", None, None, "gone", "connection lost", None, None, None, None, None, 1000, 0)
 
 
 class Clock(datetime.datetime):
@@ -58,8 +59,9 @@ def still(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("still")
 def test_a_run_is_named_after_its_start(tmp_path: Path) -> None:
     """A run's folder bears its start in UTC, a second run of that second also a number, and `latest` leads to it."""
-    first = RunFolder(tmp_path / "results")
-    second = RunFolder(tmp_path / "results")
+    first = RunFolder.create(tmp_path / "results")
+    second = RunFolder.create(tmp_path / "results")
+    second.publish()
     assert (first.run_id, second.run_id) == ("20260102-030405", "20260102-030405-2")
     assert second.path == tmp_path / "results" / second.run_id
     assert second.label == "results/20260102-030405-2"
@@ -72,7 +74,8 @@ def test_what_stands_in_the_way_of_latest_is_a_warning(tmp_path: Path, caplog: p
     """A folder named `latest` stays, the run goes on without the link, and no trace of the link is left."""
     (tmp_path / "latest").mkdir()
     with caplog.at_level(logging.WARNING):
-        folder = RunFolder(tmp_path)
+        folder = RunFolder.create(tmp_path)
+        folder.publish()
     assert caplog.messages == [f"{tmp_path}/latest still points elsewhere (Is a directory)"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [folder.run_id, "latest"]
 
@@ -82,7 +85,7 @@ def test_results_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     path = tmp_path / "file" / "results"
     with pytest.raises(StorageError) as caught:
-        RunFolder(path)
+        RunFolder.create(path)
     assert str(caught.value) == (
         f"results folder {path} can't be written (Not a directory); wanted a folder that user {os.geteuid()} may"
         f" write; run `chmod 1777 {path}`, or set RESULTS to another folder"
@@ -95,7 +98,7 @@ def test_a_hundred_runs_in_a_second_are_enough(tmp_path: Path) -> None:
     for number in range(1, 101):
         (tmp_path / f"20260102-030405{'' if number == 1 else f'-{number}'}").mkdir()
     with pytest.raises(StorageError) as caught:
-        RunFolder(tmp_path)
+        RunFolder.create(tmp_path)
     assert str(caught.value) == (
         f"{tmp_path} holds a hundred runs of 20260102-030405; wanted a free run name; start again"
     )
@@ -109,41 +112,74 @@ def table(path: Path) -> list[dict[str, str]]:
 
 def test_each_round_is_a_row(tmp_path: Path) -> None:
     """history.csv has the columns promised, in order, a row a round, numbers with six digits, overhead worked out."""
-    folder = RunFolder(tmp_path)
+    folder = RunFolder.create(tmp_path)
     folder.add_round(ROUND, [])
     folder.add_round(dataclasses.replace(ROUND, round=2, loss=float("nan"), accuracy=np.float64(0.5)), [])
+    folder.write_tables(folder.rounds, folder.clients)
     assert (folder.path / "history.csv").read_text() == (
         "round,seconds,train_s,eval_s,overhead_s,clients,dropped,loss,accuracy,test_loss,test_accuracy,"
-        "bytes_sent,bytes_received\n"
-        "1,10,7.5,2,0.5,2,1,0.25,0.9,0.123457,0.9876,1234567,89\n"
-        "2,10,7.5,2,0.5,2,1,nan,0.5,0.123457,0.9876,1234567,89\n"
+        "bytes_sent,bytes_received,size\n"
+        "1,10,7.5,2,0.5,2,1,0.25,0.9,0.123457,0.9876,1234567,89,3\n"
+        "2,10,7.5,2,0.5,2,1,nan,0.5,0.123457,0.9876,1234567,89,3\n"
     )
 
 
 def test_each_client_and_round_is_a_row(tmp_path: Path) -> None:
     """clients.csv has a row a client and round; what a client did not come to is empty."""
-    folder = RunFolder(tmp_path)
+    folder = RunFolder.create(tmp_path)
     folder.add_round(ROUND, [TRAINED, DROPPED])
     folder.add_round(dataclasses.replace(ROUND, round=2), [dataclasses.replace(TRAINED, round=2)])
+    folder.write_tables(folder.rounds, folder.clients)
     assert (folder.path / "clients.csv").read_text() == (
-        "round,client,size,seat,state,steps,train_s,eval_s,loss,accuracy,bytes_sent,bytes_received\n"
-        "1,client_0,3,0,trained,250,7.5,2,0.25,0.9,1000,89\n"
-        "1,client_1,,,dropped,,,,,,1000,0\n"
-        "2,client_0,3,0,trained,250,7.5,2,0.25,0.9,1000,89\n"
+        "round,client,size,seat,state,reason,steps,train_s,eval_s,loss,accuracy,bytes_sent,bytes_received\n"
+        "1,client_0,3,0,trained,,250,7.5,2,0.25,0.9,1000,89\n"
+        "1,client_1,,,gone,connection lost,,,,,,1000,0\n"
+        "2,client_0,3,0,trained,,250,7.5,2,0.25,0.9,1000,89\n"
     )
 
 
 def test_a_client_may_bear_any_name(tmp_path: Path) -> None:
     """A name with a comma or a quote reads back as it is."""
-    folder = RunFolder(tmp_path)
+    folder = RunFolder.create(tmp_path)
     name = 'St. Mary, "West"'
     folder.add_round(ROUND, [dataclasses.replace(TRAINED, client=name)])
+    folder.write_tables(folder.rounds, folder.clients)
     assert [row["client"] for row in table(folder.path / "clients.csv")] == [name]
+
+
+def test_events_are_lines_that_are_there_at_once(tmp_path: Path) -> None:
+    """events.csv tells when, in which round, what happened to whom and why, as soon as it happened."""
+    folder = RunFolder.create(tmp_path)
+    folder.add_event(3, "dropped", "client_1", 'said "no", twice')
+    (row,) = table(folder.path / "events.csv")
+    assert datetime.datetime.fromisoformat(row.pop("time")).tzinfo is not None
+    assert row == {"round": "3", "event": "dropped", "client": "client_1", "detail": 'said "no", twice'}
+
+
+def test_a_run_folder_is_one_process_s(tmp_path: Path) -> None:
+    """A second holder of a run's folder is refused; once the first lets go, it may have it."""
+    folder = RunFolder.create(tmp_path)
+    with pytest.raises(StorageError) as caught:
+        RunFolder(folder.path)
+    assert str(caught.value) == (
+        f"run {folder.run_id} is at work in another process; wanted a run of its own; end that one"
+    )
+    folder.close()
+    RunFolder(folder.path).close()
+
+
+def test_a_resumed_run_s_tables_are_those_of_its_state(tmp_path: Path) -> None:
+    """Rounds that the state does not know, left by a process that died, are gone from the tables."""
+    folder = RunFolder.create(tmp_path)
+    folder.write_tables([ROUND, dataclasses.replace(ROUND, round=2)], [])
+    folder.restore([ROUND], [TRAINED], 30.0)
+    assert [row["round"] for row in table(folder.path / "history.csv")] == ["1"]
+    assert folder.elapsed() >= 30.0
 
 
 def test_the_summary_is_json_whatever_a_figure_is(tmp_path: Path) -> None:
     """What JSON has no word for is written as what it has: NaN and infinity as null, arrays as lists."""
-    folder = RunFolder(tmp_path)
+    folder = RunFolder.create(tmp_path)
     facts: dict[str, Any] = {
         "status": "completed",
         "loss": float("nan"),
@@ -176,7 +212,7 @@ def test_the_summary_is_json_whatever_a_figure_is(tmp_path: Path) -> None:
 def test_the_plan_in_the_folder_is_the_plan(tmp_path: Path) -> None:
     """experiment.yml in a run's folder loads as the very plan that was run."""
     plan = Plan(rounds=7, seed=3)
-    folder = RunFolder(tmp_path)
+    folder = RunFolder.create(tmp_path)
     folder.write_plan(plan)
     assert experiment.load(folder.path / "experiment.yml") == plan
 
@@ -185,7 +221,7 @@ def test_the_plan_in_the_folder_is_the_plan(tmp_path: Path) -> None:
 def test_the_model_loads_in_plain_keras(tmp_path: Path) -> None:
     """model.keras gives the network's predictions, loss and accuracy in plain Keras, and loads without a warning."""
     network = build_model(Plan(seed=3)).get_wrapped_model()
-    folder = RunFolder(tmp_path)
+    folder = RunFolder.create(tmp_path)
     folder.write("model.keras", b"older")
     folder.write_model(network)
     images = np.random.default_rng(0).random((20, 28, 28), np.float32)
@@ -197,7 +233,7 @@ def test_the_model_loads_in_plain_keras(tmp_path: Path) -> None:
     loss, accuracy = loaded.evaluate(images, labels, verbose=0)
     assert accuracy == pytest.approx(0.75)
     assert loss == pytest.approx(-np.log(outputs[np.arange(20), labels]).mean(), rel=1e-5)
-    assert [path.name for path in folder.path.iterdir()] == ["model.keras"]
+    assert {path.name for path in folder.path.iterdir()} == {".lock", "events.csv", "model.keras"}
 
 
 def test_versions_are_those_installed() -> None:

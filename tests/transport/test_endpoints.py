@@ -19,7 +19,7 @@ from services.paths import CA_CERTIFICATE, client_certificate, client_key
 from services.transport import tls
 from services.transport.client import ClientEndpoint, ConnectionLostError
 from services.transport.messages import DEALABLE, PROBES
-from services.transport.server import ServerEndpoint
+from services.transport.server import Loss, ServerEndpoint
 from tests.transport.conftest import PATIENCE, Site
 
 T = TypeVar("T")
@@ -51,7 +51,7 @@ def test_messages_of_any_size_come_through(site: Site) -> None:
             answering = asyncio.create_task(echo(client))
             request = messaging.GenericMessage(action=big, params={})
             answers = await server.ask({"client_0": request}, messaging.InitReply)
-            assert answers.losses == {"client_0": big}
+            assert answers.losses == {"client_0": Loss("error", big)}
             assert server.traffic["client_0"].sent > len(big)
             assert server.traffic["client_0"].received > len(big)
             await client.stop()
@@ -168,7 +168,7 @@ def test_a_polite_leave_is_noticed_at_once(site: Site) -> None:
                 server.ask({"client_0": messaging.GenericMessage("x", {})}, messaging.InitReply)
             )
             await client.stop()
-            assert (await asking).losses == {"client_0": "it left"}
+            assert (await asking).losses == {"client_0": Loss("gone", "it left")}
             assert server.client_names == set()
 
     run(scene())

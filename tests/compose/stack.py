@@ -1,0 +1,216 @@
+"""One Compose project of its own: names, ports, volumes and results apart from everybody else's."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.support import REPOSITORY, deadline
+
+QUICK: dict[str, Any] = {
+    "rounds": 3,
+    "model": "cnn",
+    "train": {"batch_size": 32, "steps": 20},
+    "federation": {"join_timeout": 90, "join_grace": 2, "rejoin_grace": 8, "quorum_timeout": 60},
+}
+"""A plan that comes to its end in seconds once everybody is there."""
+
+
+class Stack:
+    """A Compose project.
+
+    Args:
+        name: its name, unique on this host.
+        folder: receives its experiment file and its results.
+        plan: its experiment.
+        settings: what `.env` would say.
+    """
+
+    def __init__(self, name: str, folder: Path, plan: dict[str, Any], **settings: Any) -> None:
+        self.name = name
+        self.results = folder / "results"
+        self.results.mkdir(exist_ok=True)
+        self.experiment = folder / "experiment.yml"
+        self.write_plan(plan)
+        self.environment = os.environ | {
+            "COMPOSE_PROJECT_NAME": name,
+            "EXPERIMENT": str(self.experiment),
+            "RESULTS": str(self.results),
+            "PORT": str(free_port()),
+            "STATUS_PORT": str(free_port()),
+            "MAX_CLIENTS": "8",
+            **{key: str(value) for key, value in settings.items()},
+        }
+
+    @property
+    def image(self) -> str:
+        return self.environment.get("IMAGE", "fed")
+
+    def write_plan(self, plan: dict[str, Any]) -> None:
+        """Write the experiment file."""
+        self.experiment.write_text(yaml.safe_dump(plan), encoding="utf-8")
+
+    # -- Compose and Docker ---------------------------------------------------------------------------------------
+
+    def compose(self, *words: str, check: bool = True, seconds: float = 180) -> subprocess.CompletedProcess[str]:
+        """Run `docker compose WORDS` for this project."""
+        return self._run(["docker", "compose", *words], check=check, seconds=seconds)
+
+    def docker(self, *words: str, check: bool = True, seconds: float = 60) -> str:
+        """Run `docker WORDS` and give what it prints."""
+        return self._run(["docker", *words], check=check, seconds=seconds).stdout.strip()
+
+    def _run(self, command: list[str], *, check: bool, seconds: float) -> subprocess.CompletedProcess[str]:
+        result = subprocess.run(
+            command,
+            cwd=REPOSITORY,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=deadline(seconds),
+        )
+        assert not check or result.returncode == 0, f"{command} ended with {result.returncode}: {result.stderr[-2000:]}"
+        return result
+
+    def up(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Start everything in the background, as `docker compose up -d` does."""
+        return self.compose("up", "--detach", "--no-build", *words, check=check)
+
+    def down(self) -> None:
+        """Remove everything of this project, volumes too."""
+        self.compose("down", "--volumes", "--timeout", "3", "--remove-orphans", check=False)
+
+    def wait_server(self, seconds: float = 240) -> int:
+        """Wait for the server's end and give its exit code."""
+        return int(self.docker("wait", self.container("server"), seconds=seconds))
+
+    def container(self, service: str, number: int = 1) -> str:
+        """Name a container."""
+        return f"{self.name}-{service}-{number}"
+
+    def inspect(self, container: str, field: str) -> str:
+        """Look up one field of a container."""
+        return self.docker("inspect", "--format", f"{{{{{field}}}}}", container)
+
+    def exit_code(self, container: str, seconds: float = 60) -> int:
+        """Wait for a container's end and give its exit code."""
+        return int(self.docker("wait", container, seconds=seconds))
+
+    def kill(self, container: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """Kill a container's first process, as a crash would: `docker kill` would void its restart policy."""
+        self.as_root("kill", f"-{number.value}", self.inspect(container, ".State.Pid"))
+
+    def as_root(self, *words: str) -> None:
+        """Run a command of the host as root."""
+        subprocess.run([*([] if os.geteuid() == 0 else ["sudo"]), *words], check=True, timeout=deadline(30))
+
+    def mount_disk(self, folder: Path, *, megabytes: int) -> None:
+        """Mount a disk of its own, and of that size, at `folder`."""
+        folder.mkdir()
+        self.as_root("mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=1777", "tmpfs", str(folder))
+
+    def unmount(self, folder: Path) -> None:
+        """Unmount what `mount_disk` has mounted."""
+        self.as_root("umount", "--lazy", str(folder))
+
+    def log(self, service: str) -> str:
+        """Everything that a service's containers have written, without prefix."""
+        result = self.compose("logs", "--no-log-prefix", "--no-color", service)
+        # Compose clears the line before it prints, even where there is no terminal
+        return (result.stdout + result.stderr).replace("\x1b[2K", "")
+
+    def name_of(self, container: str) -> str:
+        """Tell which identity a client's container has claimed."""
+        log = self.docker("logs", container) + self._run(["docker", "logs", container], check=True, seconds=30).stderr
+        names = re.findall(r"client: (client_\d+) looks for", log)
+        assert names, f"{container} has claimed no identity: {log}"
+        return str(names[-1])
+
+    def clients(self) -> list[str]:
+        """Names of the client containers that run."""
+        listed = self.docker("ps", "--filter", f"name={self.name}-client-", "--format", "{{.Names}}")
+        return sorted(listed.split(), key=lambda name: int(name.rsplit("-", 1)[1]))
+
+    # -- what can be seen of the run ------------------------------------------------------------------------------
+
+    @property
+    def latest(self) -> Path:
+        return self.results / "latest"
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads((self.latest / "summary.json").read_text(encoding="utf-8"))
+        return content
+
+    def table(self, name: str) -> list[dict[str, str]]:
+        """Read one of the newest run's tables; one that is not there yet has no rows."""
+        path = self.latest / name
+        if not path.exists():
+            return []
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    @property
+    def rounds(self) -> int:
+        """Number of rounds that are in the history."""
+        return len(self.table("history.csv"))
+
+    def until(self, condition: Callable[[], bool], what: str, seconds: float = 90) -> None:
+        """Wait until `condition` holds; look at it five times a second.
+
+        Raises:
+            AssertionError: it did not come to that, with the server's last lines.
+        """
+        end = time.monotonic() + deadline(seconds)
+        while not condition():
+            assert time.monotonic() < end, f"waited in vain for {what}:\n{self.log('server')[-3000:]}"
+            time.sleep(0.2)
+
+    def until_round(self, number: int, seconds: float = 120) -> None:
+        """Wait until round `number` is in the history."""
+        self.until(lambda: self.rounds >= number, f"round {number}", seconds)
+
+    def until_event(self, event: str, client: str | None = None, count: int = 1, seconds: float = 90) -> None:
+        """Wait until `events.csv` tells of an event."""
+
+        def happened() -> bool:
+            rows = [r for r in self.table("events.csv") if r["event"] == event and client in (None, r["client"])]
+            return len(rows) >= count
+
+        self.until(happened, f"event {event} {client or ''}", seconds)
+
+    def check_history(self, rounds: int) -> None:
+        """Hold the history to what it promises: each round once, no seat twice, one size; and nowhere a traceback."""
+        history = self.table("history.csv")
+        assert [row["round"] for row in history] == [str(number) for number in range(1, rounds + 1)]
+        by_round: dict[str, list[dict[str, str]]] = {}
+        for row in self.table("clients.csv"):
+            by_round.setdefault(row["round"], []).append(row)
+        for row in history:
+            members = by_round[row["round"]]
+            assert len({member["client"] for member in members}) == len(members)
+            seats = [int(member["seat"]) for member in members]
+            assert len(set(seats)) == len(seats), f"round {row['round']} has a seat twice"
+            assert {member["size"] for member in members} == {row["size"]}
+            assert all(seat < int(row["size"]) for seat in seats)
+            assert len([m for m in members if m["state"] == "trained"]) == int(row["clients"])
+        for service in ("init", "server", "client"):
+            assert "Traceback" not in self.log(service)
+
+
+def free_port() -> int:
+    """Find a TCP port that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])

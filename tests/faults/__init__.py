@@ -1,0 +1,1 @@
+"""Faults, by causing them on the real stack."""
