@@ -73,6 +73,11 @@ def unforeseen(error: BaseException) -> str:
     bugs = logging.getLogger("fed.bug")
     bugs.setLevel(logging.DEBUG)  # below what the console shows, and above what the root would drop
     bugs.debug("unforeseen error", exc_info=error)
+    return word(error)
+
+
+def word(error: BaseException) -> str:
+    """Word a bug as one line: what it is, and where it was raised."""
     frame = traceback.extract_tb(error.__traceback__)[-1] if error.__traceback__ else None
     where = f" at {Path(frame.filename).name}:{frame.lineno}" if frame else ""
     return f"unforeseen {type(error).__name__}{where}: {error}"

@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import functools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
+
+from declearn import messaging
 
 from services import shards
 from services.client.session import Session
@@ -35,6 +37,24 @@ def plan(**changes: Any) -> Plan:
         "federation": {"join_timeout": 20, "join_grace": 0.2},
     }
     return Plan.model_validate(content | changes)
+
+
+Hook = Callable[[int], Awaitable[str | None]]
+
+
+class _Hooked(Session):
+    """A client that waits for a test before it trains."""
+
+    def __init__(self, *args: Any, before_round: Hook | None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._before_round = before_round
+
+    async def training_round(self, message: messaging.TrainRequest) -> None:
+        error = None if self._before_round is None else await self._before_round(message.round_i)
+        if error is not None:
+            await self.netwk.send_message(messaging.Error(error))
+        else:
+            await super().training_round(message)
 
 
 class Federation:
@@ -83,8 +103,14 @@ class Federation:
             await asyncio.wait({task})
             folder.close()
 
-    def client(self, number: int, *, own_data: Path | None = None) -> asyncio.Task[None]:
-        """Start the client `client_<number>`, which is dealt its data unless it has its own."""
+    def client(
+        self, number: int, *, own_data: Path | None = None, before_round: Hook | None = None
+    ) -> asyncio.Task[None]:
+        """Start the client `client_<number>`, which is dealt its data unless it has its own.
+
+        `before_round` is awaited with the number of each round before the client trains; a text that it gives is
+        reported to the server as this client's error, in place of training.
+        """
         assert self.endpoint is not None
         name, folder = f"client_{number}", self.paths.client_certs
         context = tls.client_context(
@@ -94,7 +120,7 @@ class Federation:
         uri = f"wss://localhost:{self.endpoint.port}"
         endpoint = ClientEndpoint(uri, name, context, dealable=own is None, timeout=20.0)
         deal = functools.partial(shards.load_shard, self.paths.shards)
-        return asyncio.create_task(Session(endpoint, shard=own, deal=deal).async_run())
+        return asyncio.create_task(_Hooked(endpoint, shard=own, deal=deal, before_round=before_round).async_run())
 
     @property
     def summary(self) -> dict[str, Any]:

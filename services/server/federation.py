@@ -37,8 +37,11 @@ from services.transport.hub import ClientGoneError, Mailbox
 from services.transport.messages import DEALABLE, ClientState, Deal, DealReply, StandBy, StateQuery
 from services.transport.server import FAREWELL_TIMEOUT, Loss, ServerEndpoint, Traffic
 
-SET_UP_TIMEOUT = 120.0
-"""Seconds a newcomer has to import its framework and build the model."""
+SET_UP_TIMEOUT = 600.0
+"""Seconds a newcomer has to import its framework and build the model; many on one machine take minutes."""
+
+DEAL_TIMEOUT = 60.0
+"""Seconds a member has to load its index set; one that takes longer misses a round."""
 
 MOST_VOID_ROUNDS = 3
 """Rounds in a row that may fail for want of answers from clients that are there."""
@@ -79,7 +82,7 @@ class Federation(FederatedServer):
         self.held_out = held_out
         self.folder = folder
         self.round = 0
-        self.phase = "waiting"
+        self.phase = "gathering"
         self.best_round = 0
         self.seats: dict[str, Seat] = {}
         self.client_states: dict[str, bytes] = {}
@@ -96,37 +99,47 @@ class Federation(FederatedServer):
         )
         self._evaluate = EvaluateConfig(batch_size=plan.evaluate.batch_size)
 
+    def attend(self) -> None:
+        """Set up those who are there, and from now on everybody who comes."""
+        hub = self.netwk.handler
+        for mailbox in list(hub.mailboxes.values()):
+            self._on_join(mailbox)
+        hub.on_join, hub.on_leave = self._on_join, self._on_leave
+        hub.on_late = lambda _: self._changed.set()
+
     async def train(self) -> None:
-        """Run all rounds of the plan that are yet to be run.
+        """Run all rounds of the plan that are yet to be run; `attend` comes first.
 
         Raises:
             QuorumError: too few clients are left, and they did not return in time.
             TrainingError: the model is no longer finite, or clients that are there can't train it.
             StorageError: the results can't be written.
         """
+        await self._settled()
+        void = 0
+        while self.round < self.plan.rounds:
+            participants = await self._boundary()
+            void = 0 if await self._run_round(participants) else void + 1
+            if void == MOST_VOID_ROUNDS:
+                raise TrainingError(
+                    f"round {self.round + 1} failed {void} times in a row, though clients were there",
+                    "clients that can train",
+                    "see their reasons above and in events.csv",
+                )
+        self.phase = "completed"
+
+    async def retire(self) -> None:
+        """Take no more note of who comes and goes, and wait until the last round is kept.
+
+        Raises:
+            StorageError: it can't be written.
+        """
         hub = self.netwk.handler
-        for mailbox in list(hub.mailboxes.values()):
-            self._on_join(mailbox)
-        hub.on_join, hub.on_leave = self._on_join, self._on_leave
-        try:
-            await self._settled()
-            void = 0
-            while self.round < self.plan.rounds:
-                participants = await self._boundary()
-                void = 0 if await self._run_round(participants) else void + 1
-                if void == MOST_VOID_ROUNDS:
-                    raise TrainingError(
-                        f"round {self.round + 1} failed {void} times in a row, though clients were there",
-                        "clients that can train",
-                        "see their reasons above and in events.csv",
-                    )
-            self.phase = "completed"
-        finally:
-            hub.on_join = hub.on_leave = None
-            for task in self._set_ups.values():
-                task.cancel()
-            if self._keeping is not None:
-                await self._keeping
+        hub.on_join = hub.on_leave = hub.on_late = None
+        for task in self._set_ups.values():
+            task.cancel()
+        if self._keeping is not None:
+            await self._keeping
 
     async def farewell(self) -> None:
         """Tell every client that training is over, and what its outcome is."""
@@ -206,18 +219,15 @@ class Federation(FederatedServer):
         request = messaging.InitRequest(
             model=self.model, optim=self.c_opt, aggrg=self.aggrg, metrics=self.metrics.get_config()["metrics"]
         )
+        member = self.membership.members[name]
         answers = await self.netwk.ask({name: request}, messaging.InitReply, SET_UP_TIMEOUT)
         if not answers.losses and name in self.client_states:
             state = ClientState(self.client_states[name])
             answers = await self.netwk.ask({name: state}, ClientState, SET_UP_TIMEOUT)
-        member = self.membership.members.get(name)
-        if member is None or not member.connected:
+        if self.membership.members.get(name) is not member:
             return
         if name in answers.losses:
-            reason = answers.losses[name].reason
-            member.refused = reason
-            logger.warning("%s can't take part: %s", name, reason)
-            self.folder.add_event(self.round, "refused", name, reason)
+            self._refuse(member, answers.losses[name])
         else:
             member.ready = True
         self._changed.set()
@@ -278,25 +288,31 @@ class Federation(FederatedServer):
         requests: dict[str, Message] = {
             name: Deal(seat.size, seat.seat, derived_seed(self.plan.seed, seat.size, seat.seat))
             for name, seat in call.seats.items()
-            if members[name].connected and members[name].dealt != seat
+            if members[name].connected and members[name].dealt != seat and not self.netwk.handler.is_busy(name)
         }
         if requests:
-            answers = await self.netwk.ask(requests, DealReply, SET_UP_TIMEOUT)
-            for name, loss in answers.losses.items():
-                self._refuse(members.get(name), loss)
-            for name in answers.replies:
-                if name in members:
-                    members[name].dealt = call.seats[name]
+            asked = {name: members[name] for name in requests}
+            answers = await self.netwk.ask(requests, DealReply, DEAL_TIMEOUT)
+            for name, member in asked.items():
+                if members.get(name) is not member:
+                    continue  # it went, or came anew, meanwhile
+                if name in answers.replies:
+                    member.dealt = call.seats[name]
+                elif answers.losses[name].kind == "error":
+                    self._refuse(member, answers.losses[name])
         return [name for name in call.participants if self.membership.is_ready(name) and self._is_dealt(name)]
 
     def _is_dealt(self, name: str) -> bool:
+        """Tell whether a member holds what it should train on, and is not at work on a round that is over."""
         member = self.membership.members[name]
+        if self.netwk.handler.is_busy(name):
+            return False
         return not member.dealable or (name in self.seats and member.dealt == self.seats[name])
 
-    def _refuse(self, member: Member | None, loss: Loss) -> None:
-        """Leave out a member that can't load what it is dealt; one that is gone is the hub's to report."""
-        if member is None or loss.kind == "gone":
-            return
+    def _refuse(self, member: Member, loss: Loss) -> None:
+        """Leave out a member that can't be set up, or can't load what it is dealt."""
+        if loss.kind == "gone":
+            return  # the hub reports it
         member.refused = loss.reason
         logger.warning("%s can't take part: %s", member.name, loss.reason)
         self.folder.add_event(self.round, "refused", member.name, loss.reason)
@@ -304,6 +320,8 @@ class Federation(FederatedServer):
     def _let_stand_by(self, names: tuple[str, ...]) -> None:
         self._standby = names
         reason = f"the data set is dealt to at most {max(self.membership.sizes, default=0)} clients"
+        if not self.membership.sizes:
+            reason = "there is no data set to deal; run `fed init`, or start clients as `fed client NAME FOLDER`"
         if names:
             logger.warning("%s stand by: %s", ", ".join(names), reason)
         for name in names:

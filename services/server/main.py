@@ -150,6 +150,7 @@ class Run:
         self.endpoint = endpoint
         self.folder = folder
         self.resumed = resumed
+        self.over = False
         self.federation: Federation | None = None
 
     async def serve(self) -> None:
@@ -167,7 +168,11 @@ class Run:
                 await self.endpoint.start()
                 stack.push_async_callback(self.endpoint.stop)
                 try:
-                    await self._federate()
+                    try:
+                        await self._federate()
+                    finally:
+                        if self.federation is not None:
+                            await self.federation.retire()
                 except asyncio.CancelledError:
                     await self._part("the run is stopped")
                     raise
@@ -180,22 +185,22 @@ class Run:
             await self._give_up("stopped", "stopped by a signal")
             raise
         except FedError as exc:
-            await self._give_up("stopped" if isinstance(exc, QuorumError) else "failed", str(exc))
+            await self._give_up("stopped" if isinstance(exc, QuorumError | StorageError) else "failed", str(exc))
             raise
         except BaseException as exc:
-            await self._give_up("failed", logs.unforeseen(exc))
+            await self._give_up("failed", logs.word(exc))
             raise
 
     async def _federate(self) -> None:
-        """Gather clients while TensorFlow is imported, and run the rounds."""
-        load = asyncio.create_task(asyncio.to_thread(engine.load))
-        if not self.resumed:
-            await self._gather()
-        await load
+        """Import TensorFlow while clients arrive, gather them, and run the rounds."""
+        await asyncio.to_thread(engine.load)
         # on the loop, not in a thread: Keras draws initial weights from global generators that others use too
         self.federation = self._build()
+        self.federation.attend()
         if self.resumed:
             await self._regather(self.federation)
+        else:
+            await self._gather()
         await self.federation.train()
 
     async def _part(self, reason: str) -> None:
@@ -210,8 +215,8 @@ class Run:
         last = self.folder.rounds[-1] if self.folder.rounds else None
         return {
             "run_id": self.folder.run_id,
-            "phase": "waiting" if federation is None else federation.phase,
-            "healthy": True,
+            "phase": "gathering" if federation is None else federation.phase,
+            "healthy": not self.over and (federation is None or federation.phase != "waiting"),
             "round": 0 if federation is None else federation.round,
             "rounds_planned": self.plan.rounds,
             "clients": sorted(self.endpoint.client_names),
@@ -237,7 +242,7 @@ class Run:
         while True:
             there = len(self.endpoint.client_names)
             try:
-                await hub.until_clients(there.__lt__, limits.join_grace)
+                await hub.until_clients(there.__lt__, max(0.0, limits.join_grace - hub.since_last_join()))
             except TimeoutError:
                 break
         logger.info("%d clients joined: %s", there, ", ".join(sorted(self.endpoint.client_names)))
@@ -296,6 +301,7 @@ class Run:
     def _conclude(self, status: str, reason: str) -> None:
         """Write the model, the pictures and the summary of what was learned."""
         federation = self.federation
+        self.over = True
         score = None
         if federation is not None and self.folder.rounds:
             from services.server import plots  # noqa: PLC0415 - imports matplotlib

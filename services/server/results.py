@@ -185,8 +185,7 @@ class RunFolder:
     def add_event(self, round_: int, event: str, client: str, detail: str = "") -> None:
         """Add one line to `events.csv`: who joined, left, was dropped, and why; how the data set was dealt.
 
-        Raises:
-            StorageError: the file can't be written.
+        One that can't be written is a warning: whoever joins or leaves is not to blame, and `keep` fails soon enough.
         """
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         row = (now, round_, event, client, detail)
@@ -194,9 +193,7 @@ class RunFolder:
             with (self.path / "events.csv").open("a", encoding="utf-8", newline="") as file:
                 csv.writer(file, lineterminator="\n").writerow(row)
         except OSError as exc:
-            raise StorageError(
-                f"{self.path / 'events.csv'} can't be written ({exc.strerror})", "a writable results folder", "mend it"
-            ) from exc
+            logger.warning("%s can't be written (%s)", self.path / "events.csv", exc.strerror)
 
     def keep(self, state: Savable) -> None:
         """Write the state of the run, then the tables of all its rounds; in this order the tables never run ahead.

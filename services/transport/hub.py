@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -104,8 +105,10 @@ class Hub(MessagesHandler):
         self.mailboxes: dict[str, Mailbox] = {}
         self.on_join: Callable[[Mailbox], None] | None = None
         self.on_leave: Callable[[str, str, bool], None] | None = None
+        self.on_late: Callable[[str], None] | None = None
         self._name_of = name_of
         self._traits_of = traits_of
+        self._last_join = -math.inf
         self._lobby = Mailbox("", None)  # woken whenever somebody joins or leaves
 
     # -- who is there ---------------------------------------------------------------------------------------------
@@ -134,6 +137,15 @@ class Hub(MessagesHandler):
         self._lobby.notify()
         if self.on_leave is not None:
             self.on_leave(name, reason, clean)
+
+    def is_busy(self, client: str) -> bool:
+        """Tell whether a client still owes the reply to a request whose time is over: it is at work on that."""
+        mailbox = self.mailboxes.get(client)
+        return mailbox is not None and mailbox.owed > 0
+
+    def since_last_join(self) -> float:
+        """Tell how many seconds ago the last client joined; infinite where none has."""
+        return asyncio.get_running_loop().time() - self._last_join
 
     async def until_clients(self, condition: Callable[[int], bool], timeout: float | None = None) -> None:
         """Wait until `condition` holds for the number of connected clients.
@@ -174,6 +186,7 @@ class Hub(MessagesHandler):
         super()._register_client(message, context)
         name = self.registered_clients[context]
         self.mailboxes[name] = Mailbox(name, context, self._traits_of(context))
+        self._last_join = asyncio.get_running_loop().time()
         self._lobby.notify()
         if self.on_join is not None:
             self.on_join(self.mailboxes[name])
@@ -186,6 +199,8 @@ class Hub(MessagesHandler):
         if mailbox.owed:
             mailbox.owed -= 1
             logger.info("discarded a late reply of %s", mailbox.name)
+            if self.on_late is not None:
+                self.on_late(mailbox.name)
             return Ping()
         await mailbox.until(lambda: mailbox.incoming is None or mailbox.gone is not None)
         mailbox.incoming = message.content

@@ -10,10 +10,11 @@ import keras
 import pytest
 
 from services import shards
-from services.errors import QuorumError
+from services.errors import ConflictError, QuorumError, TrainingError
 from services.init import folders
 from services.paths import Paths
 from services.server.federation import derived_seed
+from services.server.main import open_folder
 from services.server.membership import natural
 from tests.federation import PATIENCE, Federation, plan
 
@@ -137,6 +138,187 @@ def test_a_client_that_goes_during_a_round_costs_no_more_than_its_part(small: Pa
     first = federation.table("history.csv")[0]
     assert (first["clients"], first["dropped"]) == ("1", "1")
     assert [row["size"] for row in federation.table("clients.csv") if row["round"] == "2"] == ["1"]
+
+
+def test_a_straggler_misses_its_round_and_takes_part_again(small: Paths) -> None:
+    """Who has not answered by the deadline is left out of that round alone, and its late reply is not counted."""
+    federation = Federation(small, plan(rounds=6, federation={"join_grace": 0.2, "round_timeout": 3.0}))
+
+    async def scene() -> None:
+        recorded = asyncio.Event()
+        async with federation.server() as (state, server):
+
+            async def dawdle(number: int) -> None:
+                if number == 2:
+                    await recorded.wait()
+
+            async def report(number: int) -> None:
+                if number == 3:
+                    recorded.set()
+                    while state.federation is None or state.federation.netwk.handler.is_busy("client_1"):
+                        await asyncio.sleep(0.01)
+
+            clients = [federation.client(0, before_round=report), federation.client(1, before_round=dawdle)]
+            await server
+            await asyncio.gather(*clients)
+
+    run(scene())
+    rows = federation.table("clients.csv")
+    states = {row["round"]: (row["state"], row["reason"]) for row in rows if row["client"] == "client_1"}
+    assert states["1"] == ("trained", "")
+    assert states["2"] == ("late", "no answer within 3 s")
+    assert "3" not in states, "it was still at work when round 3 began"
+    assert states["4"] == states["6"] == ("trained", "")
+    assert {row["size"] for row in rows} == {"2"}, "its seat was kept for it"
+    assert "lost" not in {row["event"] for row in federation.table("events.csv")}
+
+
+def test_an_error_a_client_reports_costs_it_that_round_and_nobody_else(small: Paths) -> None:
+    """A client that fails in training is dropped from the round with its reason; the run is completed."""
+    federation = Federation(small, plan(rounds=3))
+
+    async def scene() -> None:
+        async def fail(number: int) -> str | None:
+            return "disk on fire" if number == 2 else None
+
+        async with federation.server() as (_, server):
+            clients = [federation.client(0), federation.client(1, before_round=fail)]
+            await server
+            await asyncio.gather(*clients)
+
+    run(scene())
+    rows = [row for row in federation.table("clients.csv") if row["client"] == "client_1"]
+    assert [(row["state"], row["reason"]) for row in rows] == [
+        ("trained", ""),
+        ("error", "disk on fire"),
+        ("trained", ""),
+    ]
+    assert [row["dropped"] for row in federation.table("history.csv")] == ["0", "1", "0"]
+
+
+def test_clients_that_always_fail_end_the_run(small: Paths) -> None:
+    """A round that no client can train is tried three times; then the run fails and says where to look."""
+    federation = Federation(small, plan(), clients=1)
+
+    async def scene() -> None:
+        async def fail(_: int) -> str:
+            return "no"
+
+        async with federation.server() as (_, server):
+            client = federation.client(0, before_round=fail)
+            with pytest.raises(TrainingError) as caught:
+                await server
+            assert str(caught.value) == (
+                "round 1 failed 3 times in a row, though clients were there; wanted clients that can train; "
+                "see their reasons above and in events.csv"
+            )
+            with pytest.raises(TrainingError, match="the server cancelled training"):
+                await client
+
+    run(scene())
+    assert federation.summary["status"] == "failed"
+
+
+def test_a_newcomer_takes_part_in_the_next_round(small: Paths) -> None:
+    """Who joins while a round goes on is set up meanwhile, and the next round is dealt to all."""
+    federation = Federation(small, plan(rounds=4), clients=1)
+
+    async def scene() -> None:
+        late: list[asyncio.Task[None]] = []
+        async with federation.server() as (state, server):
+
+            async def bring_another(number: int) -> None:
+                if number == 2:
+                    late.append(federation.client(1))
+                    while state.federation is None or not state.federation.membership.is_ready("client_1"):
+                        await asyncio.sleep(0.01)
+
+            first = federation.client(0, before_round=bring_another)
+            await server
+            await asyncio.gather(first, *late)
+
+    run(scene())
+    assert [row["size"] for row in federation.table("history.csv")] == ["1", "1", "2", "2"]
+
+
+def test_a_lost_quorum_stops_the_run_and_the_next_server_goes_on(small: Paths) -> None:
+    """Fewer clients than the quorum stop the run, and the next server runs the rounds that are left, once each."""
+    limits = {"join_grace": 0.2, "join_timeout": 20, "min_clients": 2, "quorum_timeout": 0.3, "rejoin_grace": 0.1}
+    federation = Federation(small, plan(rounds=4, federation=limits))
+
+    async def scene() -> None:
+        async with federation.server() as (_, server):
+
+            async def go(number: int) -> None:
+                if number == 3:
+                    raise asyncio.CancelledError
+
+            clients = [federation.client(0), federation.client(1, before_round=go)]
+            with pytest.raises(QuorumError) as caught:
+                await server
+            assert caught.value.found == "1 clients were there for 0.3 s"
+            clients[0].cancel()
+            await asyncio.wait(clients)
+        assert federation.summary["status"] == "stopped"
+        run_id = federation.summary["run_id"]
+        async with federation.server() as (state, server):
+            assert state.resumed
+            clients = [federation.client(number) for number in range(2)]
+            await server
+            await asyncio.gather(*clients)
+        assert federation.summary["run_id"] == run_id
+
+    run(scene())
+    assert federation.summary["status"] == "completed"
+    assert [row["round"] for row in federation.table("history.csv")] == ["1", "2", "3", "4"]
+    assert "void" in {row["event"] for row in federation.table("events.csv")}
+
+
+def test_another_plan_than_the_unfinished_run_s_is_refused(small: Paths) -> None:
+    """An unfinished run is not gone on with under another plan; `fresh` begins a new one."""
+    federation = Federation(small, plan(federation={"join_timeout": 0.2}))
+
+    async def scene() -> None:
+        async with federation.server() as (state, server):
+            with pytest.raises(QuorumError):
+                await server
+            assert state.federation is not None
+            state.federation.checkpoint().save(state.folder.path)
+
+    run(scene())
+    changed = federation.plan.model_copy(update={"rounds": 9})
+    with pytest.raises(ConflictError) as caught:
+        open_folder(changed, small.results, fresh=False)
+    run_id = federation.summary["run_id"]
+    assert str(caught.value) == (
+        f"run {run_id} is unfinished and was begun with rounds 2; wanted rounds 9 as asked now; finish it with its own "
+        f"plan (results/{run_id}/experiment.yml), or begin anew with FRESH=1 (`fed server --fresh`)"
+    )
+    folder, resumed = open_folder(changed, small.results, fresh=True)
+    assert (resumed, folder.run_id == run_id) == (False, False)
+    folder.close()
+    folder, resumed = open_folder(federation.plan, small.results, fresh=False)
+    assert (resumed, folder.run_id == run_id) == (True, True)
+    beside, resumed = open_folder(federation.plan, small.results, fresh=False)
+    assert (resumed, beside.run_id == run_id) == (False, False), "the first server is still at work on it"
+    folder.close()
+    beside.close()
+
+
+def test_a_model_that_is_no_longer_finite_ends_the_run(small: Paths) -> None:
+    """A loss that is not a number fails the run after that round, instead of training on for nothing."""
+    federation = Federation(small, plan(rounds=5, optimizer={"client": {"lrate": 1e30, "modules": []}}))
+
+    async def scene() -> None:
+        async with federation.server() as (_, server):
+            clients = [federation.client(number) for number in range(2)]
+            with pytest.raises(TrainingError, match="the model's test loss is nan after round 1; wanted a finite one"):
+                await server
+            for outcome in await asyncio.gather(*clients, return_exceptions=True):
+                assert isinstance(outcome, TrainingError)
+
+    run(scene())
+    assert (federation.summary["status"], federation.summary["rounds"]) == ("failed", 1)
 
 
 def test_names_are_ordered_as_people_count() -> None:

@@ -1,0 +1,1 @@
+"""Benchmarks: ours and a rival in turn, in one run; figures are medians, and ratios count."""

@@ -1,0 +1,266 @@
+"""What a round costs beside training: one local step, ours and declearn's own server and clients in turn.
+
+Each side runs one server process and one process that hosts all its clients, over TLS on loopback, with the same model,
+optimizer, images, batch and number of rounds. What is timed is the server's: from one training request to the next,
+evaluation included. The first round, in which graphs are traced, does not count.
+
+    python -m benchmarks.coordination [--clients 3 10 30] [--rounds 20] [--pairs 3] [--heartbeat 1.0]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import multiprocessing
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+IMAGES = 32
+"""Training images, and as many for validation, that each client holds: one batch."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run all pairs and print a table and, as the last line, JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clients", type=int, nargs="+", default=[3, 10, 30])
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--heartbeat", type=float, default=1.0, help="of declearn's server, in seconds")
+    options = parser.parse_args(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    facts = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
+    results: dict[str, Any] = {"facts": facts, "heartbeat": options.heartbeat, "rounds": options.rounds, "clients": {}}
+    print(f"{'clients':>7} {'ours, s':>24} {'declearn, s':>24} {'ratio':>7}")
+    for count in options.clients:
+        ours: list[float] = []
+        stock: list[float] = []
+        for _ in range(options.pairs):
+            ours += measure(_serve_ours, _host_ours, count, options)
+            stock += measure(_serve_stock, _host_stock, count, options)
+        figures = {"ours": spread(ours), "declearn": spread(stock)}
+        results["clients"][count] = figures
+        print(
+            f"{count:7d} {words(figures['ours']):>24} {words(figures['declearn']):>24} "
+            f"{figures['ours'][1] / figures['declearn'][1]:7.3f}",
+            flush=True,
+        )
+    print(json.dumps(results))
+    return 0
+
+
+def spread(values: list[float]) -> tuple[float, float, float]:
+    """Give minimum, median and maximum."""
+    return min(values), statistics.median(values), max(values)
+
+
+def words(figures: tuple[float, float, float]) -> str:
+    """Write minimum, median and maximum."""
+    return f"{figures[1]:.3f} ({figures[0]:.3f} - {figures[2]:.3f})"
+
+
+def measure(server: Any, host: Any, count: int, options: argparse.Namespace) -> list[float]:
+    """Run one federation and give the seconds of each round but the first."""
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        _prepare(Path(folder), count)
+        ends, end = context.Pipe()
+        first = context.Process(
+            target=server, args=(folder, count, options.rounds, options.heartbeat, end), daemon=True
+        )
+        first.start()
+        port = ends.recv()
+        second = context.Process(target=host, args=(folder, count, port), daemon=True)
+        second.start()
+        seconds: list[float] = ends.recv()
+        first.join(60)
+        second.join(60)
+        for process in (first, second):
+            if process.is_alive():
+                process.kill()
+    return seconds[1:]
+
+
+def _prepare(folder: Path, count: int) -> None:
+    """Issue identities, and give each client images of noise of its own."""
+    from services.init import identities
+
+    identities.ensure(folder, folder / "clients", identities.client_names(count))
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        site = folder / f"client_{number}"
+        site.mkdir()
+        for part in ("train", "valid"):
+            np.save(site / f"{part}_data.npy", rng.random((IMAGES, 28, 28), np.float32))
+            np.save(site / f"{part}_target.npy", rng.integers(0, 10, IMAGES, np.uint8))
+
+
+def _plan(rounds: int) -> Any:
+    from services.experiment import Plan
+
+    return Plan.model_validate(
+        {
+            "rounds": rounds,
+            "model": "cnn-strided",
+            "train": {"batch_size": IMAGES, "steps": 1},
+            "evaluate": {"batch_size": IMAGES},
+            "optimizer": {"client": {"lrate": 0.001, "modules": []}},
+            "federation": {"join_grace": 1},
+        }
+    )
+
+
+# -- ours -------------------------------------------------------------------------------------------------------------
+
+
+def _serve_ours(folder: str, count: int, rounds: int, _: float, end: Connection) -> None:
+    from services import shards
+    from services.server.main import Run, ServerOptions
+    from services.server.results import RunFolder
+    from services.shards import CLASSES, TEST_IMAGES, TEST_LABELS, Manifest
+    from services.transport import tls
+    from services.transport.server import ServerEndpoint
+
+    root = Path(folder)
+    test = root / "test"
+    test.mkdir()
+    np.save(test / TEST_IMAGES, np.zeros((IMAGES, 28, 28), np.uint8))
+    np.save(test / TEST_LABELS, (np.arange(IMAGES) % CLASSES).astype(np.uint8))
+    manifest = Manifest("mnist", "", "iid", None, 0, 0.5, {}, {})
+    options = ServerOptions(
+        count,
+        "localhost",
+        0,
+        0,
+        root / "server-cert.pem",
+        root / "server-pkey.pem",
+        root / "ca-cert.pem",
+        test,
+        root / "results",
+    )
+
+    async def serve() -> None:
+        endpoint = ServerEndpoint("localhost", 0, tls.server_context(options.certificate, options.key, options.ca))
+        run = Run(_plan(rounds), options, manifest, endpoint, RunFolder.create(options.results))
+        task = asyncio.create_task(run.serve())
+        while endpoint.port == 0:
+            await asyncio.sleep(0.01)
+        end.send(endpoint.port)
+        await task
+        end.send([row.seconds for row in run.folder.rounds])
+
+    del shards
+    asyncio.run(serve())
+
+
+def _host_ours(folder: str, count: int, port: int) -> None:
+    from services import engine, shards
+    from services.client.session import Session
+    from services.transport import tls
+    from services.transport.client import ClientEndpoint
+
+    engine.load()
+    root = Path(folder)
+
+    async def one(number: int) -> None:
+        name = f"client_{number}"
+        clients = root / "clients"
+        context = tls.client_context(
+            clients / "ca-cert.pem", clients / f"{name}-cert.pem", clients / f"{name}-pkey.pem"
+        )
+        endpoint = ClientEndpoint(f"wss://localhost:{port}", name, context, dealable=False, timeout=60)
+        await Session(endpoint, shard=shards.load_folder(root / name), deal=None).async_run()
+
+    async def everybody() -> None:
+        await asyncio.gather(*(one(number) for number in range(count)))
+
+    asyncio.run(everybody())
+
+
+# -- declearn's own ---------------------------------------------------------------------------------------------------
+
+
+class _Stopwatch(logging.Handler):
+    """Notes when declearn's server says that it begins a training round, or stops."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times: list[float] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.msg.startswith(("Initiating training round", "Stopping training")):
+            self.times.append(time.monotonic())
+
+
+def _serve_stock(folder: str, count: int, rounds: int, heartbeat: float, end: Connection) -> None:
+    import socket
+
+    import declearn
+    import declearn.model.tensorflow
+
+    from services.server.model import CLASSES, build_model, build_optim
+
+    watch = _Stopwatch()
+    logger = logging.getLogger("declearn.server")
+    logger.addHandler(watch)
+    logger.setLevel(logging.INFO)
+    root = Path(folder)
+    with socket.create_server(("localhost", 0)) as listener:
+        port = listener.getsockname()[1]
+    network = declearn.communication.build_server(
+        "websockets", host="localhost", port=port, certificate=str(root / "server-cert.pem"),
+        private_key=str(root / "server-pkey.pem"), heartbeat=heartbeat,
+    )  # fmt: skip
+    plan = _plan(rounds)
+    metrics = [declearn.metrics.MulticlassAccuracyPrecisionRecall(labels=list(range(CLASSES)))]
+    server = declearn.main.FederatedServer(build_model(plan), network, build_optim(plan), metrics)
+    config = declearn.main.config.FLRunConfig.from_params(
+        rounds=rounds,
+        register={"min_clients": count, "max_clients": count, "timeout": 120},
+        training={"batch_size": IMAGES, "n_epoch": 1, "n_steps": 1, "shuffle": True},
+        evaluate={"batch_size": IMAGES},
+    )
+    end.send(port)
+    server.run(config)
+    end.send([later - earlier for earlier, later in zip(watch.times, watch.times[1:], strict=False)])
+
+
+def _host_stock(folder: str, count: int, port: int) -> None:
+    import declearn
+    import declearn.model.tensorflow
+
+    root = Path(folder)
+
+    def one(number: int) -> None:
+        name = f"client_{number}"
+        network = declearn.communication.build_client(
+            "websockets", server_uri=f"wss://localhost:{port}", name=name, certificate=str(root / "ca-cert.pem")
+        )
+        data = [
+            declearn.dataset.InMemoryDataset(
+                str(root / name / f"{part}_data.npy"), str(root / name / f"{part}_target.npy")
+            )
+            for part in ("train", "valid")
+        ]
+        declearn.main.FederatedClient(network, data[0], data[1], verbose=False).run()
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
