@@ -117,9 +117,13 @@ class Federation(FederatedServer):
         """
         await self._settled()
         void = 0
+        before: list[str] = []
         while self.round < self.plan.rounds:
             participants = await self._boundary()
-            void = 0 if await self._run_round(participants) else void + 1
+            counts = await self._run_round(participants)
+            # a round that lost somebody is no sign that the next one, without, will fail too
+            void = 0 if counts else void + 1 if participants == before else 1
+            before = participants
             if void == MOST_VOID_ROUNDS:
                 raise TrainingError(
                     f"round {self.round + 1} failed {void} times in a row, though clients were there",
@@ -220,6 +224,9 @@ class Federation(FederatedServer):
             model=self.model, optim=self.c_opt, aggrg=self.aggrg, metrics=self.metrics.get_config()["metrics"]
         )
         member = self.membership.members[name]
+        if self.plan.deterministic and not self.netwk.traits(name):
+            self._refuse(member, Loss("error", "a deterministic run takes no stock declearn client"))
+            return
         answers = await self.netwk.ask({name: request}, messaging.InitReply, SET_UP_TIMEOUT)
         if not answers.losses and name in self.client_states:
             state = ClientState(self.client_states[name])
@@ -250,21 +257,22 @@ class Federation(FederatedServer):
         while True:
             self._changed.clear()
             participants = await self._call_the_roll()
-            if len(participants) >= limits.min_clients:
+            if len(participants) >= self._quorum():
                 return participants
             if deadline is None:
                 deadline = loop.time() + limits.quorum_timeout
                 logger.warning(
                     "%d clients are there, %d are needed; waiting for at most %g s",
                     len(participants),
-                    limits.min_clients,
+                    self._quorum(),
                     limits.quorum_timeout,
                 )
                 self.phase = "waiting"
             if loop.time() >= deadline:
+                why = "deterministic" if self._quorum() > limits.min_clients else "federation.min_clients"
                 raise QuorumError(
                     f"{len(participants)} clients were there for {limits.quorum_timeout:g} s",
-                    f"at least {limits.min_clients} (federation.min_clients)",
+                    f"at least {self._quorum()} ({why})",
                     "start clients and the server again: the run goes on where it stopped",
                 )
             wait = min(deadline - loop.time(), self.membership.next_expiry() or math.inf)
@@ -347,13 +355,16 @@ class Federation(FederatedServer):
             round_i=number, weights=None, aux_var=self.optim.collect_aux_var(), **self._train.message_params
         )
         trained, losses = await self._ask(request, members, messaging.TrainReply, limits.round_timeout)
-        if len(trained) < limits.min_clients:
+        states = await self._collect_states(list(trained)) if self.plan.deterministic else {}
+        missing = self.plan.deterministic and any(name not in trained or name not in states for name in members)
+        if missing or len(trained) < limits.min_clients:
             logger.warning("round %d does not count: %d of %d clients finished it", number, len(trained), len(members))
             self.folder.add_event(number, "void", "", f"{len(trained)} of {len(members)} clients finished it")
             return False
         self.client_sampler.update(trained, self.model)
         await asyncio.to_thread(self._conduct_global_update, trained)
         self.round = number
+        self.client_states |= states
         self.phase = "evaluating"
         scoring = asyncio.create_task(asyncio.to_thread(self.held_out.score, self.model))
         left = max(1.0, limits.round_timeout - (time.monotonic() - start))
@@ -364,8 +375,6 @@ class Federation(FederatedServer):
             left,
         )
         score = await scoring
-        if self.plan.deterministic:
-            await self._collect_states(list(trained))
         self._record(members, trained, evaluated, losses, score, before, start)
         await self._keep()
         if not math.isfinite(score.loss):
@@ -396,17 +405,15 @@ class Federation(FederatedServer):
             client: answers.replies[client].deserialize() for client in members if client in answers.replies
         }, answers.losses
 
-    async def _collect_states(self, members: list[str]) -> None:
-        """Take down the clients' optimizer states, so that a resumed run equals an uninterrupted one."""
-        answers = await self.netwk.ask(
-            dict.fromkeys([name for name in members if self._speaks_ours(name)], StateQuery()),
-            ClientState,
-            SET_UP_TIMEOUT,
-        )
-        self.client_states |= {name: reply.deserialize().state for name, reply in answers.replies.items()}
+    def _quorum(self) -> int:
+        """Tell how many clients a round needs: in a deterministic run, all that the last one had."""
+        before = sum(row.round == self.round for row in self.folder.clients) if self.plan.deterministic else 0
+        return max(self.plan.federation.min_clients, before)
 
-    def _speaks_ours(self, name: str) -> bool:
-        return bool(self.netwk.traits(name))
+    async def _collect_states(self, members: list[str]) -> dict[str, bytes]:
+        """Fetch the clients' optimizer states, so that a resumed run equals an uninterrupted one."""
+        answers = await self.netwk.ask(dict.fromkeys(members, StateQuery()), ClientState, SET_UP_TIMEOUT)
+        return {name: reply.deserialize().state for name, reply in answers.replies.items()}
 
     def _record(
         self,

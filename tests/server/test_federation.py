@@ -331,3 +331,36 @@ def test_seeds_derived_for_different_uses_differ() -> None:
     seeds = {derived_seed(0, size, seat) for size in range(1, 33) for seat in range(size)}
     assert len(seeds) == 32 * 33 // 2
     assert derived_seed(0, 3, 1) == 3852155480
+
+
+def test_a_deterministic_run_counts_only_whole_rounds(small: Paths) -> None:
+    """Where a client is lost, a deterministic run waits for it instead of going on without; a stop leaves no trace."""
+    limits = {"join_grace": 0.2, "rejoin_grace": 0.1, "quorum_timeout": 0.3}
+    federation = Federation(small, plan(rounds=3, deterministic=True, federation=limits))
+
+    async def scene() -> None:
+        async with federation.server() as (_, server):
+
+            async def leave(number: int) -> None:
+                if number == 2:
+                    raise asyncio.CancelledError
+
+            clients = [federation.client(0), federation.client(1, before_round=leave)]
+            with pytest.raises(
+                QuorumError, match=r"1 clients were there for 0.3 s; wanted at least 2 \(deterministic\)"
+            ):
+                await server
+            clients[0].cancel()
+            await asyncio.wait(clients)
+        assert federation.summary["rounds"] == 1
+        async with federation.server() as (_, server):
+            clients = [federation.client(number) for number in range(2)]
+            await server
+            await asyncio.gather(*clients)
+
+    run(scene())
+    assert [(row["round"], row["clients"]) for row in federation.table("history.csv")] == [
+        ("1", "2"),
+        ("2", "2"),
+        ("3", "2"),
+    ]
