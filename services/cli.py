@@ -187,11 +187,12 @@ def _data(options: argparse.Namespace, env: settings.Settings) -> None:
 
 
 def _certs(options: argparse.Namespace, env: settings.Settings) -> None:
-    from services.init import identities
+    from services.init import identities, secagg_keys
 
     del env
     names = [f"client_{number}" for number in range(options.clients)] + options.name
     report = identities.ensure(options.folder, options.folder / "clients", names, options.host or identities.HOSTS)
+    secagg_keys.ensure(options.folder / "clients", names)
     held = f", {len(report.held)} in use and left as they are" if report.held else ""
     print(
         f"{options.folder}: {len(report.made)} identities issued, {len(report.kept)} kept{held};"

@@ -11,10 +11,10 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from services.errors import ExperimentError
 
@@ -45,6 +45,8 @@ def _no_truth(value: Any) -> Any:
         raise ValueError("a number")  # noqa: TRY004 - pydantic gathers ValueError alone
     return value
 
+
+Secagg = Literal["masking", "joye-libert"]
 
 Positive = Annotated[int, Field(ge=1, strict=True)]
 Number = Annotated[float, BeforeValidator(_no_truth)]
@@ -205,6 +207,7 @@ class Plan(Section):
         seed: of the split, the initial weights and the order of images.
         deterministic: make a run that is stopped and resumed equal one that is not, at the price of sending the
             clients' optimizer states to the server after each round.
+        secagg: method of secure aggregation, by which the server reads only the sum of what clients send, or null.
     """
 
     rounds: Positive = 5
@@ -218,7 +221,18 @@ class Plan(Section):
     evaluate: Evaluate = Evaluate()
     optimizer: Optimizer = Optimizer()
     aggregator: Annotated[AggregatorPlugin, BeforeValidator(_plugin)] = AggregatorPlugin()
+    secagg: Secagg | None = None
     federation: Federation = Federation()
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        """Refuse sections that contradict each other."""
+        if self.secagg is not None and self.deterministic:
+            raise ValueError(
+                "secagg and deterministic contradict each other: the clients' optimizer states, which a deterministic "
+                "run keeps on the server, tell what secure aggregation hides"
+            )
+        return self
 
 
 def load(

@@ -71,6 +71,16 @@ def client_key(name: str) -> str:
     return f"{name}-pkey.pem"
 
 
+def secagg_key(name: str) -> str:
+    """Name the private key file for secure aggregation of the client called `name`."""
+    return f"{name}-secagg.pem"
+
+
+def secagg_public_key(name: str) -> str:
+    """Name the public key file for secure aggregation of the client called `name`."""
+    return f"{name}-secagg-public.pem"
+
+
 @contextlib.contextmanager
 def writing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
     """Write `path` whole or not at all: into a neighbour, then synced and renamed over it.

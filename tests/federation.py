@@ -13,9 +13,10 @@ from typing import Any
 from declearn import messaging
 
 from services import shards
+from services.client.secagg import load_keys
 from services.client.session import Session
 from services.experiment import Plan
-from services.init import identities
+from services.init import identities, secagg_keys
 from services.init import main as init
 from services.paths import CA_CERTIFICATE, SERVER_CERTIFICATE, SERVER_KEY, Paths, client_certificate, client_key
 from services.server.main import Run, ServerOptions, open_folder
@@ -71,6 +72,7 @@ class Federation:
         self.plan = plan
         init.prepare(clients, max_clients, plan, paths)
         identities.ensure(paths.certs, paths.client_certs, identities.client_names(max_clients))
+        secagg_keys.ensure(paths.client_certs, identities.client_names(max_clients))
         paths.results.mkdir(exist_ok=True)
         self.options = ServerOptions(
             clients=clients,
@@ -119,8 +121,11 @@ class Federation:
         own = None if own_data is None else shards.load_folder(own_data)
         uri = f"wss://localhost:{self.endpoint.port}"
         endpoint = ClientEndpoint(uri, name, context, dealable=own is None, timeout=20.0)
+        keys = load_keys(folder, name)
         deal = functools.partial(shards.load_shard, self.paths.shards)
-        return asyncio.create_task(_Hooked(endpoint, shard=own, deal=deal, before_round=before_round).async_run())
+        return asyncio.create_task(
+            _Hooked(endpoint, shard=own, deal=deal, keys=keys, before_round=before_round).async_run()
+        )
 
     @property
     def summary(self) -> dict[str, Any]:

@@ -109,7 +109,9 @@ def test_every_column_is_documented() -> None:
     assert [column for cells in rows(history) for column in words(cells[0])] == list(HISTORY_COLUMNS)
     assert set(words(clients)) == {*CLIENT_COLUMNS, "trained", "gone", "late", "error"}
     source = (REPOSITORY / "services" / "server" / "federation.py").read_text(encoding="utf-8")
-    told = set(re.findall(r'"(joined|returned|left|lost|forgotten|refused|standby|dealt|dropped|void)"', source))
+    told = set(
+        re.findall(r'"(joined|returned|left|lost|forgotten|refused|standby|dealt|dropped|void|unagreed)"', source)
+    )
     assert set(words(events)) == {*EVENT_COLUMNS, *told, "resumed"}
 
 

@@ -18,7 +18,7 @@ from tests.support import REPOSITORY
 
 FILES = sorted([REPOSITORY / "experiment.yml", *(REPOSITORY / "experiments").glob("*.yml")])
 
-KEYS = "rounds, seed, deterministic, data, model, train, evaluate, optimizer, aggregator, federation"
+KEYS = "rounds, seed, deterministic, data, model, train, evaluate, optimizer, aggregator, secagg, federation"
 MODULES = (
     "'adagrad', 'adam', 'ewma', 'gaussian-noise', 'l2-clipping', 'l2-global-clipping', 'momentum', 'rmsprop',"
     " 'scaffold-client', 'scaffold-server', 'yogi' or 'yogi-momentum'"

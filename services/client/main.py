@@ -10,8 +10,10 @@ from pathlib import Path
 
 from services import shards
 from services.client.claim import claim
+from services.client.secagg import load_keys
 from services.client.session import Session
 from services.errors import UsageError
+from services.paths import secagg_key
 from services.signals import until_stopped
 from services.transport import tls
 from services.transport.client import ClientEndpoint
@@ -54,6 +56,7 @@ def run(options: ClientOptions) -> None:
     Raises:
         FedError: one of its subclasses; see `services.errors`.
     """
+    keys = None
     if options.anonymous:
         if options.name is None or options.ca is None:
             raise UsageError("a client without a certificate has no name or CA", "both", "give NAME and --ca-cert")
@@ -62,6 +65,8 @@ def run(options: ClientOptions) -> None:
         identity = claim(options.identities, options.name)
         name, lock = tls.certificate_name(identity.certificate), identity.lock
         context = tls.client_context(options.ca or identity.ca, identity.certificate, identity.key)
+        if (options.identities / secagg_key(name)).exists():
+            keys = load_keys(options.identities, name)
     try:
         own = None if options.own_data is None else shards.load_folder(options.own_data)
         endpoint = ClientEndpoint(
@@ -77,7 +82,7 @@ def run(options: ClientOptions) -> None:
 
         async def take_part() -> None:
             # a declearn client may only be made inside the event loop that it runs in
-            session = Session(endpoint, shard=own, deal=deal, server_grace=options.server_grace)
+            session = Session(endpoint, shard=own, deal=deal, server_grace=options.server_grace, keys=keys)
             await until_stopped(session.async_run())
 
         asyncio.run(take_part())

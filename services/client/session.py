@@ -16,9 +16,13 @@ from typing import TYPE_CHECKING, Any, cast
 from declearn import messaging
 from declearn.main import FederatedClient
 from declearn.messaging import Message, SerializedMessage
+from declearn.secagg import messaging as secagg_messaging
+from declearn.secagg.api import SecaggSetupQuery
+from declearn.secagg.utils import IdentityKeys
 from declearn.utils.serialize import msgpack_deserialize, msgpack_serialize
 
 from services import engine
+from services.client import secagg
 from services.client.dataset import datasets, nothing
 from services.errors import FedError, LostError, NetworkError, TrainingError
 from services.shards import Shard
@@ -41,6 +45,7 @@ class Session(FederatedClient):
         shard: this client's own data, or None where the server deals it.
         deal: loads the index set of (size, seat); used where `shard` is None.
         server_grace: seconds to keep trying to reach a server that was lost.
+        keys: for secure aggregation, or None where this client does not take part in any.
     """
 
     netwk: ClientEndpoint
@@ -53,6 +58,7 @@ class Session(FederatedClient):
         shard: Shard | None,
         deal: Callable[[int, int], Shard] | None,
         server_grace: float = 120.0,
+        keys: IdentityKeys | None = None,
     ) -> None:
         # upstream wants its training set now; ours may only be known once the server has dealt it
         train, valid = (nothing(), None) if shard is None else datasets(shard, None)
@@ -62,6 +68,8 @@ class Session(FederatedClient):
         self._server_grace = server_grace
         self._preloaded: asyncio.Task[None] | None = None
         self._seed: int | None = None
+        self._keys = keys
+        self._secagg: str | None = None
         self._init_request = b""
         self._round_start: tuple[int, dict[str, Any]] = (0, {})
 
@@ -119,6 +127,11 @@ class Session(FederatedClient):
             await self._collect_and_send_metadata(ser_msg.deserialize())
         elif issubclass(kind, messaging.InitRequest):
             await self._initialise(ser_msg)
+        elif issubclass(kind, SecaggSetupQuery):
+            return await self._agree_on_secrets(ser_msg)
+        elif issubclass(kind, messaging.Error):
+            # what declearn's protocols send when a peer failed; the server goes on with something else
+            logger.info("the server says: %s", ser_msg.deserialize().message)
         elif issubclass(kind, messaging.CancelTraining):
             raise TrainingError(f"the server cancelled training ({ser_msg.deserialize().reason})")
         else:
@@ -161,10 +174,11 @@ class Session(FederatedClient):
             return
         try:
             message: messaging.InitRequest = await asyncio.to_thread(ser_msg.deserialize)
-            if message.secagg is not None or message.dpsgd or message.fairness:
-                raise TrainingError(
-                    "the server asks for secure aggregation, DP-SGD or fairness, which this client lacks"
-                )
+            if message.dpsgd or message.fairness:
+                raise TrainingError("the server asks for DP-SGD or fairness, which this client lacks")
+            self._secagg = message.secagg
+            if self._secagg is not None and self._keys is None:
+                raise TrainingError("the server asks for secure aggregation, for which this client has no keys")
             self.trainmanager = LocalTraining(
                 model=CompiledModel.of(cast("TensorflowModel", message.model)),
                 optim=message.optim,
@@ -191,23 +205,53 @@ class Session(FederatedClient):
         self._round_start = (message.round_i, manager.optim.get_state())
         if self._seed is not None:
             manager.reseed(zlib.crc32(f"{self._seed} {message.round_i}".encode()))
-        reply = await self._work(lambda: manager.training_round(message))
+        reply = await self._work(
+            lambda: self._protected(manager.training_round(message), secagg_messaging.SecaggTrainReply)
+        )
         manager.model.collect_training_losses()  # reading empties the list, which would grow by one entry a step
         await self.netwk.send_message(reply)
 
     async def evaluation_round(self, message: messaging.EvaluationRequest) -> None:
         """Replace upstream's, which evaluates inside the event loop."""
         manager = self._manager()
-        reply = await self._work(lambda: manager.evaluation_round(message))
-        if isinstance(reply, messaging.EvaluationReply):
-            logger.info("round %d: validation loss %.4f", message.round_i, reply.loss)
-            if not self.share_metrics:
-                reply.metrics.clear()
+
+        def work() -> Message:
+            reply = manager.evaluation_round(message)
+            if isinstance(reply, messaging.EvaluationReply):
+                logger.info("round %d: validation loss %.4f", message.round_i, reply.loss)
+                if not self.share_metrics:
+                    reply.metrics.clear()
+            return self._protected(reply, secagg_messaging.SecaggEvaluationReply)
+
+        reply = await self._work(work)
         await self.netwk.send_message(reply)
 
     async def stop_training(self, message: messaging.StopTraining) -> None:
         """Replace upstream's, which checkpoints."""
         logger.info("training is over after %d rounds", message.rounds)
+
+    def _protected(self, reply: Message, kind: type[secagg_messaging.SecaggMessage[Any]]) -> Message:
+        """Encrypt a reply, where secure aggregation is agreed on; an error is sent in clear."""
+        if self._secagg is None or isinstance(reply, messaging.Error):
+            return reply
+        if self._encrypter is None:
+            return messaging.Error("secure aggregation is not set up")
+        encrypted: Message = kind.from_cleartext_message(cleartext=reply, encrypter=self._encrypter)
+        return encrypted
+
+    async def _agree_on_secrets(self, query: SerializedMessage[SecaggSetupQuery]) -> bool:
+        """Take part in a set-up of secure aggregation; tells whether it was broken off by the end of all."""
+        self._encrypter = None
+        try:
+            if self._secagg is None or self._keys is None:
+                raise RuntimeError("this client did not agree to secure aggregation")
+            self._encrypter = await secagg.set_up(self.netwk, self._secagg, self._keys, query)
+        except secagg.SetUpInterruptedError as exc:
+            return await self.handle_message(exc.message)
+        except (KeyError, RuntimeError, ValueError) as exc:
+            logger.warning("secure aggregation was not set up: %s", exc)
+            await self.netwk.send_message(messaging.Error(f"secure aggregation was not set up ({exc})"))
+        return False
 
     def _state(self) -> ClientState:
         return ClientState(msgpack_serialize(self._manager().optim.get_state()))

@@ -14,7 +14,7 @@ from typing import Any
 
 from services.errors import ConflictError, DataError, StorageError
 from services.experiment import Plan
-from services.init import dataset, identities, shards
+from services.init import dataset, identities, secagg_keys, shards
 from services.init.locking import exclusive
 from services.paths import MANIFEST, Paths, write_atomic
 from services.settings import Settings
@@ -59,6 +59,9 @@ def run(settings: Settings, plan: Plan, paths: Paths, *, drop_to: int | None = N
     _log_seats(manifest.cuts[settings.clients])
     report = identities.ensure(paths.certs, paths.client_certs, identities.client_names(settings.max_clients))
     _log_identities(report)
+    made = secagg_keys.ensure(paths.client_certs, identities.client_names(settings.max_clients))
+    if made:
+        logger.info("keys for secure aggregation: %s, made", _shortened(made))
     largest = min(manifest.largest, settings.max_clients)
     logger.info("ready for up to %d clients, in %.1f s", largest, time.monotonic() - began)
 

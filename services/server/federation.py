@@ -25,6 +25,7 @@ from declearn.main.config import EvaluateConfig, FLOptimConfig, TrainingConfig
 from declearn.messaging import Message
 from declearn.metrics import MulticlassAccuracyPrecisionRecall
 from declearn.model.tensorflow import TensorflowModel, TensorflowVector
+from declearn.secagg import messaging as secagg_messaging
 
 from services.errors import QuorumError, TrainingError
 from services.experiment import Plan
@@ -33,6 +34,7 @@ from services.server.evaluation import HeldOut, Score
 from services.server.membership import Member, Membership, Seat, natural
 from services.server.model import CLASSES
 from services.server.results import ClientRound, Round, RunFolder
+from services.server.secagg import FEWEST, SecureAggregation
 from services.transport.hub import ClientGoneError, Mailbox
 from services.transport.messages import DEALABLE, ClientState, Deal, DealReply, StandBy, StateQuery
 from services.transport.server import FAREWELL_TIMEOUT, Loss, ServerEndpoint, Traffic
@@ -90,6 +92,7 @@ class Federation(FederatedServer):
         self._set_ups: dict[str, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
         self._standby: tuple[str, ...] = ()
+        self.secure = SecureAggregation(plan.secagg, endpoint) if plan.secagg else None
         self._keeping: asyncio.Task[None] | None = None
         self._train = TrainingConfig(
             batch_size=plan.train.batch_size,
@@ -221,7 +224,11 @@ class Federation(FederatedServer):
     async def _set_up(self, name: str) -> None:
         """Give a newcomer the model, its optimizer and, where it is known, the state it had."""
         request = messaging.InitRequest(
-            model=self.model, optim=self.c_opt, aggrg=self.aggrg, metrics=self.metrics.get_config()["metrics"]
+            model=self.model,
+            optim=self.c_opt,
+            aggrg=self.aggrg,
+            metrics=self.metrics.get_config()["metrics"],
+            secagg=self.plan.secagg,
         )
         member = self.membership.members[name]
         if self.plan.deterministic and not self.netwk.traits(name):
@@ -254,11 +261,22 @@ class Federation(FederatedServer):
         limits = self.plan.federation
         loop = asyncio.get_running_loop()
         deadline: float | None = None
+        failures = 0
         while True:
             self._changed.clear()
             participants = await self._call_the_roll()
             if len(participants) >= self._quorum():
-                return participants
+                reason = await self._agree_on_secrets(participants)
+                if reason is None:
+                    return participants
+                failures += 1
+                if failures == MOST_VOID_ROUNDS:
+                    raise TrainingError(
+                        f"secure aggregation can't be set up ({reason})",
+                        "clients that trust each other's keys",
+                        "run `fed init` again",
+                    )
+                continue
             if deadline is None:
                 deadline = loop.time() + limits.quorum_timeout
                 logger.warning(
@@ -269,7 +287,9 @@ class Federation(FederatedServer):
                 )
                 self.phase = "waiting"
             if loop.time() >= deadline:
-                why = "deterministic" if self._quorum() > limits.min_clients else "federation.min_clients"
+                why = "federation.min_clients"
+                if self._quorum() > limits.min_clients:
+                    why = "deterministic" if self.plan.deterministic else "secagg"
                 raise QuorumError(
                     f"{len(participants)} clients were there for {limits.quorum_timeout:g} s",
                     f"at least {self._quorum()} ({why})",
@@ -279,6 +299,16 @@ class Federation(FederatedServer):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.01, wait)):
                     await self._changed.wait()
+
+    async def _agree_on_secrets(self, participants: list[str]) -> str | None:
+        """Set up secure aggregation among the participants, where the plan asks for it; tells why it failed."""
+        if self.secure is None:
+            return None
+        reason = await self.secure.set_up(participants)
+        if reason is not None:
+            logger.warning("secure aggregation was not set up: %s", reason)
+            self.folder.add_event(self.round, "unagreed", "", reason)
+        return reason
 
     async def _call_the_roll(self) -> list[str]:
         """Deal the data set to those who are there, and tell who can train."""
@@ -354,26 +384,26 @@ class Federation(FederatedServer):
         request = messaging.TrainRequest(
             round_i=number, weights=None, aux_var=self.optim.collect_aux_var(), **self._train.message_params
         )
-        trained, losses = await self._ask(request, members, messaging.TrainReply, limits.round_timeout)
+        expected = messaging.TrainReply if self.secure is None else secagg_messaging.SecaggTrainReply
+        trained, losses = await self._ask(request, members, expected, limits.round_timeout)
         states = await self._collect_states(list(trained)) if self.plan.deterministic else {}
         missing = self.plan.deterministic and any(name not in trained or name not in states for name in members)
+        if self.secure is not None and len(trained) < len(members):
+            missing = True
+            self.secure.forget()
         if missing or len(trained) < limits.min_clients:
             logger.warning("round %d does not count: %d of %d clients finished it", number, len(trained), len(members))
             self.folder.add_event(number, "void", "", f"{len(trained)} of {len(members)} clients finished it")
             return False
-        self.client_sampler.update(trained, self.model)
-        await asyncio.to_thread(self._conduct_global_update, trained)
+        updates = trained if self.secure is None else {"aggregated": self.secure.aggregate(trained)}
+        self.client_sampler.update(updates, self.model)
+        await asyncio.to_thread(self._conduct_global_update, updates)
         self.round = number
         self.client_states |= states
         self.phase = "evaluating"
         scoring = asyncio.create_task(asyncio.to_thread(self.held_out.score, self.model))
         left = max(1.0, limits.round_timeout - (time.monotonic() - start))
-        evaluated, _ = await self._ask(
-            messaging.EvaluationRequest(round_i=number, weights=None, **self._evaluate.message_params),
-            [client for client in members if self.membership.is_ready(client) and client in trained],
-            messaging.EvaluationReply,
-            left,
-        )
+        evaluated = await self._evaluate_round(number, [client for client in members if client in trained], left)
         score = await scoring
         self._record(members, trained, evaluated, losses, score, before, start)
         await self._keep()
@@ -382,6 +412,22 @@ class Federation(FederatedServer):
                 f"the model's test loss is {score.loss} after round {number}", "a finite one", "lower the learning rate"
             )
         return True
+
+    async def _evaluate_round(self, number: int, members: list[str], timeout: float) -> dict[str, Any]:
+        """Evaluate on the clients' validation images; under secure aggregation again, while one of them is lost."""
+        request = messaging.EvaluationRequest(round_i=number, weights=None, **self._evaluate.message_params)
+        while True:
+            members = [client for client in members if self.membership.is_ready(client)]
+            if self.secure is None:
+                replies, _ = await self._ask(request, members, messaging.EvaluationReply, timeout)
+                return replies
+            if len(members) < FEWEST or await self._agree_on_secrets(members) is not None:
+                return {}
+            replies, losses = await self._ask(request, members, secagg_messaging.SecaggEvaluationReply, timeout)
+            if not losses:
+                return replies
+            self.secure.forget()
+            members = list(replies)
 
     async def _ask(
         self, request: Any, members: list[str], expected: type[Any], timeout: float
@@ -406,9 +452,9 @@ class Federation(FederatedServer):
         }, answers.losses
 
     def _quorum(self) -> int:
-        """Tell how many clients a round needs: in a deterministic run, all that the last one had."""
+        """Tell how many clients a round needs: in a deterministic run as many as the last one had, in a sum two."""
         before = sum(row.round == self.round for row in self.folder.clients) if self.plan.deterministic else 0
-        return max(self.plan.federation.min_clients, before)
+        return max(self.plan.federation.min_clients, before, FEWEST if self.secure is not None else 1)
 
     async def _collect_states(self, members: list[str]) -> dict[str, bytes]:
         """Fetch the clients' optimizer states, so that a resumed run equals an uninterrupted one."""
@@ -419,14 +465,17 @@ class Federation(FederatedServer):
         self,
         members: list[str],
         trained: Mapping[str, messaging.TrainReply],
-        evaluated: dict[str, messaging.EvaluationReply],
+        evaluated: dict[str, Any],
         losses: Mapping[str, Loss],
         score: Score,
         before: Mapping[str, Traffic],
         start: float,
     ) -> None:
         """Add the round to the tables and tell of it."""
-        loss, accuracy = self._summarise(evaluated)
+        in_clear = evaluated
+        if self.secure is not None and evaluated:
+            in_clear = {"aggregated": self.secure.aggregate(evaluated)}
+        loss, accuracy = self._summarise(in_clear)
         clients = [
             self._client_round(client, trained.get(client), evaluated.get(client), losses.get(client), before[client])
             for client in members
@@ -480,7 +529,8 @@ class Federation(FederatedServer):
         seat = self.seats.get(client)
         traffic = self.netwk.traffic[client]
         accuracy = None
-        if evaluated is not None and evaluated.metrics:
+        hidden = self.secure is not None
+        if evaluated is not None and evaluated.metrics and not hidden:
             self.metrics.reset()
             states = {key: state for key, state in evaluated.metrics.items() if key != "loss"}
             self.metrics.set_states(states)
@@ -492,10 +542,10 @@ class Federation(FederatedServer):
             seat=None if seat is None else seat.seat,
             state="trained" if loss is None else loss.kind,
             reason="" if loss is None else loss.reason,
-            steps=None if trained is None else trained.n_steps,
+            steps=None if trained is None or hidden else trained.n_steps,
             train_s=None if trained is None else trained.t_spent,
             eval_s=None if evaluated is None else evaluated.t_spent,
-            loss=None if evaluated is None else evaluated.loss,
+            loss=None if evaluated is None or hidden else evaluated.loss,
             accuracy=accuracy,
             bytes_sent=traffic.sent - before.sent,
             bytes_received=traffic.received - before.received,

@@ -138,6 +138,13 @@ class Hub(MessagesHandler):
         if self.on_leave is not None:
             self.on_leave(name, reason, clean)
 
+    def flush(self, client: str) -> None:
+        """Drop what a client has sent and nobody has read, and what it has yet to collect."""
+        mailbox = self.mailboxes.get(client)
+        if mailbox is not None:
+            mailbox.incoming = mailbox.outgoing = None
+            mailbox.notify()
+
     def is_busy(self, client: str) -> bool:
         """Tell whether a client still owes the reply to a request whose time is over: it is at work on that."""
         mailbox = self.mailboxes.get(client)

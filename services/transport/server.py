@@ -9,9 +9,9 @@ import errno
 import logging
 import socket as sockets
 import ssl
-from collections.abc import Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import websockets
 from declearn.communication.utils._compression import resolve_ws_compression
@@ -44,6 +44,8 @@ FAREWELL_TIMEOUT = 3.0
 
 CLEAN_CODES = (websockets.frames.CloseCode.NORMAL_CLOSURE, websockets.frames.CloseCode.GOING_AWAY)
 """Codes by which a client says that it leaves (RFC 6455, section 7.4.1); any other end is a lost connection."""
+
+T = TypeVar("T")
 
 logger = logging.getLogger("fed.server.network")
 
@@ -193,6 +195,22 @@ class ServerEndpoint(WebsocketsServer, register=False):
             {client: answer for client, answer in answers.items() if isinstance(answer, Loss)},
         )
 
+    async def send_messages(self, messages: Mapping[str, Message], timeout: float | None = None) -> None:
+        """Send messages and wait until all are collected; the first that can't be ends the wait for the others.
+
+        Upstream leaves the others to themselves, and `wait_for_messages` likewise: they would take the messages of
+        whatever comes next.
+        """
+        await _together(self.send_message(message, client, timeout) for client, message in messages.items())
+
+    async def wait_for_messages(self, clients: set[str] | None = None) -> dict[str, SerializedMessage[Any]]:
+        """Wait for a message of each client; the first that is gone ends the wait for the others."""
+        names = sorted(self.client_names if clients is None else clients)
+        received = await _together(self.handler.recv_message(client) for client in names)
+        return {
+            client: SerializedMessage.from_bin_message(content) for client, content in zip(names, received, strict=True)
+        }
+
     async def tell(self, message: Message, timeout: float) -> None:
         """Send every connected client a message that asks for no reply; who does not collect it in time misses it."""
         content = message.serialize()
@@ -233,6 +251,17 @@ class ServerEndpoint(WebsocketsServer, register=False):
         clean = socket.close_code in CLEAN_CODES
         reason = socket.close_reason or ("it left" if clean else "connection lost")
         self.handler.depart(socket, reason, clean=clean)
+
+
+async def _together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Await all of `calls`; when one fails, end the others and raise what it raised."""
+    tasks = [asyncio.create_task(call) for call in calls]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _proven_name(socket: WebSocketServerProtocol) -> str | None:
