@@ -16,7 +16,7 @@ RUN --mount=type=bind,source=requirements/tools.txt,target=/build/tools.txt \
 FROM ${BASE_IMAGE}
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin fed \
     # mount points: a named volume takes over the owner of the folder it covers
-    && install -d -o fed -g fed /fed /fed/data /fed/data/mnist_raw /fed/data/shards /fed/data/test \
+    && install -d -o fed -g fed /fed /fed/data /fed/data/raw /fed/data/shards /fed/data/test \
         /fed/certs /fed/certs/clients /fed/results
 
 # Installed here and not copied from a stage: a copy would write 1.2 GB a second time.

@@ -128,7 +128,7 @@ def _serve_ours(folder: str, count: int, rounds: int, _: float, end: Connection)
     from services import shards
     from services.server.main import Run, ServerOptions
     from services.server.results import RunFolder
-    from services.shards import CLASSES, TEST_IMAGES, TEST_LABELS, Manifest
+    from services.shards import TEST_IMAGES, TEST_LABELS, Manifest
     from services.transport import tls
     from services.transport.server import ServerEndpoint
 
@@ -136,8 +136,20 @@ def _serve_ours(folder: str, count: int, rounds: int, _: float, end: Connection)
     test = root / "test"
     test.mkdir()
     np.save(test / TEST_IMAGES, np.zeros((IMAGES, 28, 28), np.uint8))
-    np.save(test / TEST_LABELS, (np.arange(IMAGES) % CLASSES).astype(np.uint8))
-    manifest = Manifest("mnist", "", "iid", None, 0, 0.5, {}, {})
+    np.save(test / TEST_LABELS, (np.arange(IMAGES) % 10).astype(np.uint8))
+    manifest = Manifest(
+        dataset="mnist",
+        data_sha256="",
+        image_shape=(28, 28),
+        classes=tuple("0123456789"),
+        scheme="iid",
+        alpha=None,
+        classes_per_client=None,
+        seed=0,
+        valid_fraction=0.5,
+        files={},
+        cuts={},
+    )
     options = ServerOptions(
         count,
         "localhost",
@@ -209,7 +221,7 @@ def _serve_stock(folder: str, count: int, rounds: int, heartbeat: float, end: Co
     import declearn
     import declearn.model.tensorflow
 
-    from services.server.model import CLASSES, build_model, build_optim
+    from services.server.model import build_model, build_optim
 
     watch = _Stopwatch()
     logger = logging.getLogger("declearn.server")
@@ -223,7 +235,7 @@ def _serve_stock(folder: str, count: int, rounds: int, heartbeat: float, end: Co
         private_key=str(root / "server-pkey.pem"), heartbeat=heartbeat,
     )  # fmt: skip
     plan = _plan(rounds)
-    metrics = [declearn.metrics.MulticlassAccuracyPrecisionRecall(labels=list(range(CLASSES)))]
+    metrics = [declearn.metrics.MulticlassAccuracyPrecisionRecall(labels=list(range(10)))]
     server = declearn.main.FederatedServer(build_model(plan), network, build_optim(plan), metrics)
     config = declearn.main.config.FLRunConfig.from_params(
         rounds=rounds,

@@ -172,7 +172,7 @@ def _plan(options: argparse.Namespace, env: settings.Settings) -> experiment.Pla
 def _init(options: argparse.Namespace, env: settings.Settings) -> None:
     from services.init import main as init
 
-    init.run(env, _plan(options, env), Paths(env.root), drop_to=options.drop_to)
+    init.run(env, _plan(options, env), Paths(env.root, env.data), drop_to=options.drop_to)
 
 
 def _data(options: argparse.Namespace, env: settings.Settings) -> None:
@@ -203,7 +203,7 @@ def _certs(options: argparse.Namespace, env: settings.Settings) -> None:
 def _server(options: argparse.Namespace, env: settings.Settings) -> None:
     from services.server import main as server
 
-    paths = Paths(env.root)
+    paths = Paths(env.root, env.data)
     clients = env.clients if options.nb_clients is None else options.nb_clients
     ca = None if options.no_client_auth else options.ca_cert or options.certificate.parent / CA_CERTIFICATE
     server.run(
@@ -234,7 +234,7 @@ def _client(options: argparse.Namespace, env: settings.Settings) -> None:
         client.ClientOptions(
             server_uri=options.serv_uri or env.server_uri,
             identities=options.identities or options.ca_cert.parent / "clients",
-            shards=Paths(env.root).shards,
+            shards=Paths(env.root, env.data).shards,
             ca=options.ca_cert if options.ca_cert.exists() else None,
             name=name,
             own_data=None if options.data_folder is None else options.data_folder / name,
@@ -251,7 +251,7 @@ def _demo(options: argparse.Namespace, env: settings.Settings) -> None:
 
     clients = env.clients if options.clients is None else options.clients
     settings.check_clients(clients, env.max_clients)
-    demo.run(_plan(options, env), clients, Paths(env.root))
+    demo.run(_plan(options, env), clients, Paths(env.root, env.data))
 
 
 def _check(options: argparse.Namespace, env: settings.Settings) -> None:

@@ -64,6 +64,7 @@ def run(plan: experiment.Plan, clients: int, paths: Paths) -> None:
             "ROUNDS": "",
             "HOST": "",
             "CLIENT_NAME": "",
+            "DATA": "" if paths.data is None else str(paths.data.resolve()),
         }
         _federate(env, clients, Paths(root))
 

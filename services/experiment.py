@@ -18,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from services.errors import ExperimentError
 
-Scheme = Literal["iid", "labels", "biased", "dirichlet"]
+Scheme = Literal["iid", "labels", "biased", "dirichlet", "shards"]
 SCHEMES: tuple[str, ...] = get_args(Scheme)
 Preset = Literal["cnn", "cnn-strided"]
 Aggregator = Literal["averaging", "gradient-masked-averaging", "sum"]
@@ -96,15 +96,20 @@ class Data(Section):
     Attributes:
         dataset: name of the data set.
         scheme: how training images are split; `iid`, `labels` and `biased` as in declearn's MNIST example,
-            `dirichlet` draws label proportions from a symmetric Dirichlet(alpha) (Hsu et al. 2019).
+            `dirichlet` draws label proportions from a symmetric Dirichlet(alpha) (Hsu et al. 2019), `shards` deals
+            pieces of the images in the order of their labels (McMahan et al. 2017).
         alpha: concentration of the Dirichlet distribution; smaller is more uneven.
+        classes_per_client: pieces that scheme `shards` deals to each client.
         valid_fraction: share of each client's images kept for validation, in ]0, 1[.
+        seed: of the split; None takes the plan's.
     """
 
-    dataset: Literal["mnist"] = "mnist"
+    dataset: Literal["mnist", "fashion-mnist"] = "mnist"
     scheme: Scheme = "iid"
     alpha: Annotated[Number, Field(gt=0)] = 0.5
+    classes_per_client: Positive = 2
     valid_fraction: Annotated[Number, Field(gt=0, lt=1)] = 0.2
+    seed: Annotated[int, Field(ge=0, lt=2**32, strict=True)] | None = None
 
 
 class Model(Section):

@@ -1,6 +1,6 @@
 """Every shared path, who writes it and who reads it; the same layout on a host and in the containers.
 
-data/mnist_raw/     the four IDX files                     read by init
+data/mnist_raw/     the four IDX files, or elsewhere: DATA   read by init
 data/shards/        training images and index sets         written by init, read by clients
 data/test/          the 10,000 held-out test images        written by init, read by the server
 certs/              CA certificate, server certificate     written by init, read by the server
@@ -32,9 +32,11 @@ class Paths:
 
     Attributes:
         root: the folder that holds `data/`, `certs/` and `results/`.
+        data: the folder that holds the data set, or None for the data set's own place.
     """
 
     root: Path
+    data: Path | None = None
 
     @property
     def raw(self) -> Path:

@@ -39,6 +39,7 @@ class Settings:
         fresh: begin a new run although an unfinished one is there.
         client_name: identity a client claims, or None for the lowest free one.
         root: folder that holds `data/`, `certs/` and `results/`.
+        data: folder that holds the data set, or None for the data set's own place.
     """
 
     clients: int = 3
@@ -57,6 +58,7 @@ class Settings:
     fresh: bool = False
     client_name: str | None = None
     root: Path = Path()
+    data: Path | None = None
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
@@ -86,6 +88,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         fresh=bool(_integer(env, "FRESH", 0, 1)),
         client_name=_text(env, "CLIENT_NAME"),
         root=Path(_text(env, "FED_ROOT") or default.root),
+        data=None if (data := _text(env, "DATA")) is None else Path(data),
     )
     check_clients(settings.clients, settings.max_clients)
     return settings

@@ -27,8 +27,13 @@ TRAIN_LABELS = "train_labels.npy"
 TEST_IMAGES = "test_images.npy"
 TEST_LABELS = "test_labels.npy"
 
-IMAGE_SHAPE = (28, 28)
-CLASSES = 10
+MAX_CLASSES = 256
+"""As many as labels of one byte can tell apart."""
+
+IMAGE_RANKS = (3, 4)
+"""Axes of an array of images: (n, height, width) where there is one channel, or (n, height, width, channels)."""
+
+_IMAGES = "an array of shape (n, height, width) or (n, height, width, channels)"
 
 Pixels = NDArray[np.uint8] | NDArray[np.float32]
 
@@ -55,7 +60,7 @@ class Seat:
     Attributes:
         train: number of training images.
         valid: number of validation images.
-        labels: number of training images of each class, `CLASSES` numbers.
+        labels: number of training images of each class.
     """
 
     train: int
@@ -87,9 +92,12 @@ class Manifest:
 
     Attributes:
         dataset: name of the data set.
-        data_sha256: of its four files.
+        data_sha256: of its content.
+        image_shape: of one image: (height, width), or (height, width, channels).
+        classes: their names, in the order of the labels 0, 1, …
         scheme: how training images are split.
         alpha: concentration of the Dirichlet distribution; None with other schemes.
+        classes_per_client: pieces dealt to each seat; None with other schemes than `shards`.
         seed: of the split.
         valid_fraction: share of each seat's images kept for validation.
         files: SHA-256 of each array's file, by its name.
@@ -98,8 +106,11 @@ class Manifest:
 
     dataset: str
     data_sha256: str
+    image_shape: tuple[int, ...]
+    classes: tuple[str, ...]
     scheme: str
     alpha: float | None
+    classes_per_client: int | None
     seed: int
     valid_fraction: float
     files: Mapping[str, str]
@@ -121,8 +132,8 @@ class Shard:
     """One client's images and labels.
 
     Attributes:
-        train_images: (n, 28, 28), uint8 in 0 … 255 or float32 in [0, 1].
-        train_labels: (n,), uint8 in 0 … 9.
+        train_images: (n, height, width[, channels]), uint8 in 0 … 255 or float32 in [0, 1].
+        train_labels: (n,), uint8, from 0 on.
         valid_images: as `train_images`, or None where a site keeps none for validation.
         valid_labels: as `train_labels`, or None together with `valid_images`.
     """
@@ -194,7 +205,7 @@ def load_indices(folder: Path, size: int, seat: int) -> tuple[NDArray[np.uint32]
 
 def read_labels(folder: Path) -> NDArray[np.uint8]:
     """Read the labels of all training images, (n,); raise DataError when the file is missing or damaged."""
-    return np.array(_mapped(folder / TRAIN_LABELS, ()))
+    return np.array(_mapped_labels(folder / TRAIN_LABELS))
 
 
 def load_shard(folder: Path, size: int, seat: int) -> Shard:
@@ -209,8 +220,8 @@ def load_shard(folder: Path, size: int, seat: int) -> Shard:
         DataError: a file is missing, unreadable or damaged, or no such seat was dealt.
     """
     train, valid = load_indices(folder, size, seat)
-    images = _mapped(folder / TRAIN_IMAGES, IMAGE_SHAPE)
-    labels = _mapped(folder / TRAIN_LABELS, ())
+    images = _mapped_images(folder / TRAIN_IMAGES)
+    labels = _mapped_labels(folder / TRAIN_LABELS)
     beyond = max((int(indices.max()) for indices in (train, valid) if indices.size), default=-1)
     if len(images) != len(labels) or beyond >= len(images):
         raise DataError(
@@ -228,23 +239,32 @@ def load_test(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         folder: `data/test`.
 
     Returns:
-        images (n, 28, 28) and labels (n,), both uint8.
+        images (n, height, width[, channels]) and labels (n,), both uint8.
 
     Raises:
         DataError: a file is missing, unreadable or damaged.
     """
-    images = np.array(_mapped(folder / TEST_IMAGES, IMAGE_SHAPE))
-    labels = np.array(_mapped(folder / TEST_LABELS, ()))
+    images = np.array(_mapped_images(folder / TEST_IMAGES))
+    labels = np.array(_mapped_labels(folder / TEST_LABELS))
     if len(images) != len(labels):
         raise DataError(f"{folder} holds {len(images)} images and {len(labels)} labels", "as many of each", _AGAIN)
     return images, labels
 
 
+def count_test(folder: Path) -> int:
+    """Count the held-out test images in `folder`, or 0 where there are none that can be read."""
+    try:
+        return len(_mapped_labels(folder / TEST_LABELS))
+    except DataError:
+        return 0
+
+
 def load_folder(folder: Path) -> Shard:
     """Read a site's own data: `{train,valid}_{data,target}.npy`, as `fed data` and declearn's `prepare_data.py` write.
 
-    Images are (n, 28, 28), uint8 in 0 … 255 or floats in [0, 1]; labels are (n,), whole numbers in 0 … 9. Where both
-    files of `valid` are missing, the site validates on nothing.
+    Images are (n, height, width[, channels]), uint8 in 0 … 255 or floats in [0, 1]; labels are (n,), whole numbers in
+    0 … 255. Where both files of `valid` are missing, the site validates on nothing. Whether the federation's model
+    takes such images and knows such labels is seen when it arrives.
 
     Raises:
         DataError: a file is missing, unreadable, or its array can't be trained on.
@@ -269,8 +289,11 @@ def _manifest(content: Any) -> Manifest:
     return Manifest(
         dataset=str(content["dataset"]),
         data_sha256=str(content["data_sha256"]),
+        image_shape=tuple(int(axis) for axis in content["image_shape"]),
+        classes=tuple(str(name) for name in content["classes"]),
         scheme=str(content["scheme"]),
         alpha=None if content["alpha"] is None else float(content["alpha"]),
+        classes_per_client=None if content["classes_per_client"] is None else int(content["classes_per_client"]),
         seed=int(content["seed"]),
         valid_fraction=float(content["valid_fraction"]),
         files={str(name): str(digest) for name, digest in content["files"].items()},
@@ -300,16 +323,23 @@ def _array(path: Path, remedy: str, *, mapped: bool) -> NDArray[Any]:
     return array
 
 
-def _mapped(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+def _mapped_images(path: Path) -> NDArray[np.uint8]:
     array = _array(path, _AGAIN, mapped=True)
-    if array.dtype != np.uint8 or array.ndim != 1 + len(shape) or array.shape[1:] != shape:
-        raise DataError(f"{path} holds {_described(array)}", f"{_shape(shape)} as uint8", _AGAIN)
+    if array.dtype != np.uint8 or array.ndim not in IMAGE_RANKS:
+        raise DataError(f"{path} holds {_described(array)}", f"{_IMAGES} as uint8", _AGAIN)
+    return array
+
+
+def _mapped_labels(path: Path) -> NDArray[np.uint8]:
+    array = _array(path, _AGAIN, mapped=True)
+    if array.dtype != np.uint8 or array.ndim != 1:
+        raise DataError(f"{path} holds {_described(array)}", "an array of shape (n,) as uint8", _AGAIN)
     return array
 
 
 def _own_pair(folder: Path, part: str) -> tuple[Pixels, NDArray[np.uint8]]:
     data, target = folder / f"{part}_data.npy", folder / f"{part}_target.npy"
-    images = _own_images(data)
+    images = read_images(data)
     labels = _own_labels(target)
     if len(images) != len(labels):
         raise DataError(
@@ -323,13 +353,19 @@ def _own_pair(folder: Path, part: str) -> tuple[Pixels, NDArray[np.uint8]]:
 _OWN = "write it again, or let `fed data` make an example"
 
 
-def _own_images(path: Path) -> Pixels:
+def read_images(path: Path) -> Pixels:
+    """Read a person's own images from an .npy file.
+
+    Returns:
+        (n, height, width[, channels]), n at least 1: uint8 in 0 … 255, or float32 in [0, 1].
+
+    Raises:
+        DataError: the file is missing, unreadable, or holds anything else.
+    """
     array = _array(path, _OWN, mapped=False)
     floats = np.issubdtype(array.dtype, np.floating)
-    if array.shape[1:] != IMAGE_SHAPE or not len(array) or not (floats or array.dtype == np.uint8):
-        raise DataError(
-            f"{path} holds {_described(array)}", f"{_shape(IMAGE_SHAPE)} as uint8, or as floats in [0, 1]", _OWN
-        )
+    if array.ndim not in IMAGE_RANKS or not array.size or not (floats or array.dtype == np.uint8):
+        raise DataError(f"{path} holds {_described(array)}", f"{_IMAGES} as uint8, or as floats in [0, 1]", _OWN)
     if not floats:
         return array
     if not np.isfinite(array).all():
@@ -352,17 +388,12 @@ def _own_labels(path: Path) -> NDArray[np.uint8]:
     array = _array(path, _OWN, mapped=False)
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
         raise DataError(f"{path} holds {_described(array)}", "one whole number an image", _OWN)
-    if array.size and (int(array.min()) < 0 or int(array.max()) >= CLASSES):
+    if array.size and (int(array.min()) < 0 or int(array.max()) >= MAX_CLASSES):
         raise DataError(
-            f"{path} holds labels from {array.min()} to {array.max()}", f"labels from 0 to {CLASSES - 1}", _OWN
+            f"{path} holds labels from {array.min()} to {array.max()}", f"labels from 0 to {MAX_CLASSES - 1}", _OWN
         )
     return array.astype(np.uint8, copy=False)
 
 
 def _described(array: NDArray[Any]) -> str:
-    return f"{_shape(array.shape, '')} as {array.dtype}"
-
-
-def _shape(shape: tuple[int, ...], first: str = "n") -> str:
-    axes = [first, *map(str, shape)] if first else [*map(str, shape)]
-    return f"an array of shape ({', '.join(axes)}{',' if len(axes) == 1 else ''})"
+    return f"an array of shape {array.shape} as {array.dtype}"

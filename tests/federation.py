@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import csv
 import functools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -135,6 +136,5 @@ class Federation:
 
     def table(self, name: str) -> list[dict[str, str]]:
         """One of the newest run's tables, a dictionary a row."""
-        lines = (self.paths.results / "latest" / name).read_text().splitlines()
-        columns = lines[0].split(",")
-        return [dict(zip(columns, line.split(","), strict=True)) for line in lines[1:]]
+        with (self.paths.results / "latest" / name).open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))

@@ -153,7 +153,7 @@ def test_the_module_is_the_command() -> None:
             ["data", "3", "--scheme", "idd"],
             (
                 "fed: error: argument --scheme: invalid choice: 'idd' (choose from 'iid', 'labels', 'biased',"
-                " 'dirichlet'); see `fed data --help`"
+                " 'dirichlet', 'shards'); see `fed data --help`"
             ),
         ),
         (

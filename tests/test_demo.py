@@ -87,6 +87,7 @@ def test_processes_are_given_the_plan_and_one_another(paths: Paths, monkeypatch:
         "MAX_CLIENTS": "2",
         "PORT": stage.env["PORT"],
         "STATUS_PORT": "0",
+        "DATA": "",
         "SERVER_URI": f"wss://localhost:{stage.env['PORT']}",
         "SCHEME": "",
         "SEED": "",

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from services import cli, settings
+from services import cli, distribution, settings
 from services.experiment import Plan
 from services.server import checkpoint
 from services.server.main import Run
@@ -129,7 +129,7 @@ def test_every_file_of_a_run_is_documented() -> None:
     source = "".join((folder / name).read_text(encoding="utf-8") for name in ("main.py", "results.py"))
     written = set(re.findall(r'(?:write\(|/ )"(\w+\.\w+)"', source))
     table = section(OPERATING, "Results").split("`summary.json`:")[0]
-    assert {words(cells[0])[0] for cells in rows(table)} == written | {str(checkpoint.FILE), LOCK}
+    assert {words(cells[0])[0] for cells in rows(table)} == written | {str(checkpoint.FILE), LOCK, distribution.FILE}
 
 
 def test_every_path_of_the_status_page_is_documented() -> None:
@@ -170,7 +170,7 @@ def test_every_choice_is_documented() -> None:
     ranges = {words(cells[0])[0]: words(cells[1]) for cells in rows(section(EXTENDING, "An experiment file"))}
     sections = schema["$defs"]
     assert ranges["data.scheme"] == sections["Data"]["properties"]["scheme"]["enum"]
-    assert ranges["data.dataset"] == [sections["Data"]["properties"]["dataset"]["const"]]
+    assert ranges["data.dataset"] == sections["Data"]["properties"]["dataset"]["enum"]
     assert ranges["model.preset"] == sections["Model"]["properties"]["preset"]["enum"]
     lists = section(EXTENDING, "Plug-ins").split("```")[2]
     for title, kind in (("Aggregators", "Aggregator"), ("Regularizers", "Regularizer"), ("Modules", "Module")):

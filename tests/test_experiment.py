@@ -18,6 +18,8 @@ from tests.support import REPOSITORY
 
 FILES = sorted([REPOSITORY / "experiment.yml", *(REPOSITORY / "experiments").glob("*.yml")])
 
+DATA = "dataset, scheme, alpha, classes_per_client, valid_fraction, seed"
+SCHEMES = "'iid', 'labels', 'biased', 'dirichlet' or 'shards'"
 KEYS = "rounds, seed, deterministic, data, model, train, evaluate, optimizer, aggregator, secagg, federation"
 MODULES = (
     "'adagrad', 'adam', 'ewma', 'gaussian-noise', 'l2-clipping', 'l2-global-clipping', 'momentum', 'rmsprop',"
@@ -235,10 +237,7 @@ def test_any_text_is_a_plan_or_one_line(tmp_path_factory: pytest.TempPathFactory
         ),
         (
             "rounds: 0\ndata: {schema: iid}",
-            (
-                "e.yml: unknown key 'schema' in data; wanted one of dataset, scheme, alpha, valid_fraction;"
-                " did you mean 'scheme'?"
-            ),
+            (f"e.yml: unknown key 'schema' in data; wanted one of {DATA}; did you mean 'scheme'?"),
         ),
         ("1: 2", f"e.yml: unknown key '1'; wanted one of {KEYS}; remove it or correct it"),
     ],
@@ -316,9 +315,12 @@ def test_a_truth_value_is_no_number(tmp_path: Path, key: str, wanted: str, truth
         ("model: vit", "e.yml: model.preset is 'vit'; wanted 'cnn' or 'cnn-strided'; correct model.preset"),
         (
             "data: {scheme: label}",
-            "e.yml: data.scheme is 'label'; wanted 'iid', 'labels', 'biased' or 'dirichlet'; did you mean 'labels'?",
+            f"e.yml: data.scheme is 'label'; wanted {SCHEMES}; did you mean 'labels'?",
         ),
-        ("data: {dataset: cifar}", "e.yml: data.dataset is 'cifar'; wanted 'mnist'; correct data.dataset"),
+        (
+            "data: {dataset: cifar}",
+            "e.yml: data.dataset is 'cifar'; wanted 'mnist' or 'fashion-mnist'; correct data.dataset",
+        ),
         (
             "aggregator: average",
             (
@@ -339,7 +341,7 @@ def test_a_truth_value_is_no_number(tmp_path: Path, key: str, wanted: str, truth
         ),
         (
             "data: {scheme: }",
-            "e.yml: data.scheme is empty; wanted 'iid', 'labels', 'biased' or 'dirichlet'; correct data.scheme",
+            f"e.yml: data.scheme is empty; wanted {SCHEMES}; correct data.scheme",
         ),
     ],
 )
@@ -351,12 +353,18 @@ def test_an_unknown_name_is_refused(tmp_path: Path, text: str, line: str) -> Non
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("data:", "e.yml: data is empty; wanted a mapping of dataset, scheme, alpha, valid_fraction; correct data"),
+        (
+            "data:",
+            f"e.yml: data is empty; wanted a mapping of {DATA}; correct data",
+        ),
         (
             "data: [1]",
-            "e.yml: data is a list; wanted a mapping of dataset, scheme, alpha, valid_fraction; correct data",
+            f"e.yml: data is a list; wanted a mapping of {DATA}; correct data",
         ),
-        ("data: 3", "e.yml: data is 3; wanted a mapping of dataset, scheme, alpha, valid_fraction; correct data"),
+        (
+            "data: 3",
+            f"e.yml: data is 3; wanted a mapping of {DATA}; correct data",
+        ),
         (
             "optimizer: {client: 3}",
             (
@@ -440,7 +448,7 @@ def test_an_unreadable_file_is_refused(tmp_path: Path, content: bytes | str | No
         ({"seed": 2**32}, "SEED or --seed is 4294967296; wanted a number below 4294967296; correct SEED or --seed"),
         (
             {"scheme": "idd"},
-            "SCHEME or --scheme is 'idd'; wanted 'iid', 'labels', 'biased' or 'dirichlet'; did you mean 'iid'?",
+            f"SCHEME or --scheme is 'idd'; wanted {SCHEMES}; did you mean 'iid'?",
         ),
     ],
 )
@@ -453,7 +461,7 @@ def test_what_came_from_elsewhere_is_not_blamed_on_the_file(
 
 def test_a_section_that_is_none_stays_refused_under_an_override(tmp_path: Path) -> None:
     """A scheme given elsewhere does not hide that the file's own section is none."""
-    line = "e.yml: data is 3; wanted a mapping of dataset, scheme, alpha, valid_fraction; correct data"
+    line = f"e.yml: data is 3; wanted a mapping of {DATA}; correct data"
     assert refusal(tmp_path, "data: 3", scheme="iid") == line
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from services import settings
 from services.errors import UsageError
+from services.paths import Paths
 from services.settings import Settings
 from tests.support import REPOSITORY
 
@@ -105,10 +106,12 @@ def test_the_process_environment_is_read_by_default(monkeypatch: pytest.MonkeyPa
 
 
 def test_env_file_states_the_defaults() -> None:
-    """What `.env` sets for `fed` is what `fed` takes when nothing is set."""
+    """What `.env` sets for `fed` is what `fed` takes when nothing is set; DATA is where MNIST is then."""
     lines = (REPOSITORY / ".env").read_text(encoding="utf-8").splitlines()
     pairs = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
-    assert settings.load(pairs) == Settings()
+    loaded = settings.load(pairs)
+    assert loaded.data == Paths(Path()).raw
+    assert dataclasses.replace(loaded, data=None) == Settings()
 
 
 def test_no_other_module_reads_the_environment() -> None:

@@ -187,7 +187,7 @@ def test_damaged_test_set_is_refused(dealt: Paths) -> None:
         shards.load_test(dealt.test)
     assert str(caught.value) == (
         f"{dealt.test / shards.TEST_IMAGES} holds an array of shape (50, 28) as float64;"
-        f" wanted an array of shape (n, 28, 28) as uint8; {AGAIN}"
+        f" wanted an array of shape (n, height, width) or (n, height, width, channels) as uint8; {AGAIN}"
     )
 
 
@@ -248,7 +248,7 @@ def _with_value(value: float) -> NDArray[np.float32]:
     [
         (
             {"train_data": np.zeros((8, 784), np.float32)},
-            "train_data.npy holds an array of shape (8, 784) as float32; wanted an array of shape (n, 28, 28) as",
+            "train_data.npy holds an array of shape (8, 784) as float32; wanted an array of shape (n, height, ",
         ),
         ({"train_data": np.zeros((0, 28, 28), np.float32)}, "train_data.npy holds an array of shape (0, 28, 28)"),
         (
@@ -276,7 +276,10 @@ def _with_value(value: float) -> NDArray[np.float32]:
             "train_target.npy holds an array of shape (8,) as float64; wanted one whole",
         ),
         ({"train_target": np.zeros((8, 10), int)}, "train_target.npy holds an array of shape (8, 10) as int64"),
-        ({"train_target": np.arange(3, 11)}, "train_target.npy holds labels from 3 to 10; wanted labels from 0 to 9; "),
+        (
+            {"train_target": np.arange(250, 258)},
+            "train_target.npy holds labels from 250 to 257; wanted labels from 0 to 255; ",
+        ),
         ({"valid_target": np.arange(-1, 3)}, "valid_target.npy holds labels from -1 to 2; "),
         ({"train_target": np.array([None] * 8)}, "train_target.npy is no whole .npy file of plain numbers"),
     ],

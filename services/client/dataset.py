@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from declearn.dataset import InMemoryDataset
 
+from services.errors import DataError
 from services.shards import Shard
 
 SCALE = (np.arange(256) / 255).astype(np.float32)
@@ -60,6 +61,33 @@ def datasets(shard: Shard, seed: int | None) -> tuple[ImageDataset, ImageDataset
     if shard.valid_images is not None and len(shard.valid_images):
         valid = ImageDataset(shard.valid_images, shard.valid_labels, expose_classes=False, seed=seed)
     return train, valid
+
+
+def check_fit(data: ImageDataset, input_shape: Sequence[int], classes: int) -> None:
+    """Refuse a site's own images that the federation's model can't be trained on.
+
+    Args:
+        data: the site's images and labels.
+        input_shape: of one image in the model: (height, width, channels).
+        classes: number of classes that the model tells apart.
+
+    Raises:
+        DataError: the images have another shape, or a label is none of the classes.
+    """
+    images, labels = data.feats, data.target
+    shape = images.shape[1:]
+    if tuple(shape) != tuple(input_shape) and (*shape, 1) != tuple(input_shape):
+        raise DataError(
+            f"this site's images have shape {tuple(shape)}",
+            f"{tuple(input_shape)}, which the federation's model takes",
+            "write the site's arrays in that shape",
+        )
+    if int(labels.max()) >= classes:
+        raise DataError(
+            f"this site's labels go up to {labels.max()}",
+            f"labels from 0 to {classes - 1}, as the federation's model tells {classes} classes apart",
+            "number the site's classes as the federation does",
+        )
 
 
 def nothing() -> ImageDataset:

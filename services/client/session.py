@@ -23,8 +23,8 @@ from declearn.utils.serialize import msgpack_deserialize, msgpack_serialize
 
 from services import engine
 from services.client import secagg
-from services.client.dataset import datasets, nothing
-from services.errors import FedError, LostError, NetworkError, TrainingError
+from services.client.dataset import check_fit, datasets, nothing
+from services.errors import DataError, FedError, LostError, NetworkError, TrainingError
 from services.shards import Shard
 from services.transport.client import ClientEndpoint, ConnectionLostError, DismissedError
 from services.transport.messages import ClientState, Deal, DealReply, StandBy, StateQuery
@@ -32,6 +32,7 @@ from services.transport.messages import ClientState, Deal, DealReply, StandBy, S
 if TYPE_CHECKING:
     from declearn.model.tensorflow import TensorflowModel
 
+    from services.client.dataset import ImageDataset
     from services.client.training import LocalTraining
 
 logger = logging.getLogger("fed.client")
@@ -179,8 +180,14 @@ class Session(FederatedClient):
             self._secagg = message.secagg
             if self._secagg is not None and self._keys is None:
                 raise TrainingError("the server asks for secure aggregation, for which this client has no keys")
+            model = CompiledModel.of(cast("TensorflowModel", message.model))
+            if self._deal is None:
+                network = model.get_wrapped_model()
+                for part in (self.train_data, self.valid_data):
+                    if part is not None:
+                        check_fit(cast("ImageDataset", part), network.input_shape[1:], network.output_shape[-1])
             self.trainmanager = LocalTraining(
-                model=CompiledModel.of(cast("TensorflowModel", message.model)),
+                model=model,
                 optim=message.optim,
                 aggrg=message.aggrg,
                 train_data=self.train_data,
@@ -189,6 +196,9 @@ class Session(FederatedClient):
                 logger="declearn.client",
                 verbose=False,
             )
+        except DataError as exc:
+            await self.netwk.send_message(messaging.Error(str(exc)))
+            raise
         except Exception as exc:
             await self.netwk.send_message(messaging.Error(repr(exc)))
             raise TrainingError(f"the server's model can't be set up ({exc})") from exc

@@ -1,4 +1,4 @@
-"""The data set: four IDX files, checked by digest and kept as plain arrays.
+"""The data sets that are known: four IDX files each, checked by digest and kept as plain arrays.
 
 Format of the files: <http://yann.lecun.com/exdb/mnist/> (big-endian header, then one byte a value).
 """
@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.errors import DataError
-from services.paths import writing
-from services.shards import IMAGE_SHAPE, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
+from services.paths import Paths, writing
+from services.shards import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,33 @@ class IdxFile:
         return len(self.header) + math.prod(self.shape)
 
 
+DIGITS = tuple("0123456789")
+_RESTORE = "restore it from the repository (`git checkout data/mnist_raw`)"
+
+
 @dataclass(frozen=True)
 class Source:
-    """Where a data set comes from: two files to train on, two to test on."""
+    """Where a data set comes from: two files to train on, two to test on.
+
+    Attributes:
+        name: of the data set.
+        classes: their names, in the order of the labels.
+        remedy: what to do about a file that is missing or altered.
+        folder: where its files are when nobody says otherwise, or None for `Paths.raw`.
+    """
 
     name: str
     train_images: IdxFile
     train_labels: IdxFile
     test_images: IdxFile
     test_labels: IdxFile
+    classes: tuple[str, ...] = DIGITS
+    remedy: str = _RESTORE
+    folder: Path | None = None
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        return self.train_images.shape[1:]
 
     @property
     def sha256(self) -> str:
@@ -68,7 +86,7 @@ MNIST = Source(
     "mnist",
     IdxFile(
         "train-images-idx3-ubyte.gz",
-        (60_000, *IMAGE_SHAPE),
+        (60_000, 28, 28),
         "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     ),
     IdxFile(
@@ -78,7 +96,7 @@ MNIST = Source(
     ),
     IdxFile(
         "t10k-images-idx3-ubyte.gz",
-        (10_000, *IMAGE_SHAPE),
+        (10_000, 28, 28),
         "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     ),
     IdxFile(
@@ -87,9 +105,36 @@ MNIST = Source(
         "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
     ),
 )
-SOURCES: Mapping[str, Source] = MappingProxyType({MNIST.name: MNIST})
+FASHION_MNIST = Source(
+    "fashion-mnist",
+    IdxFile(
+        "train-images-idx3-ubyte.gz",
+        (60_000, 28, 28),
+        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    ),
+    IdxFile(
+        "train-labels-idx1-ubyte.gz",
+        (60_000,),
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    ),
+    IdxFile(
+        "t10k-images-idx3-ubyte.gz",
+        (10_000, 28, 28),
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    ),
+    IdxFile(
+        "t10k-labels-idx1-ubyte.gz",
+        (10_000,),
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    ),
+    ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    "`apt-get install dataset-fashion-mnist` and set DATA to /usr/share/datasets/fashion-mnist, or to another folder"
+    " of the four files",
+    Path("/usr/share/datasets/fashion-mnist"),
+)
+"""Xiao, Rasul and Vollgraf 2017, MIT licence; where Debian's package `dataset-fashion-mnist` puts it."""
 
-_RESTORE = "restore it from the repository (`git checkout data/mnist_raw`)"
+SOURCES: Mapping[str, Source] = MappingProxyType({source.name: source for source in (MNIST, FASHION_MNIST)})
 
 
 @dataclass(frozen=True)
@@ -98,19 +143,25 @@ class Dataset:
 
     Attributes:
         name: of the data set.
-        sha256: of its four files.
-        train_images: (n, 28, 28).
-        train_labels: (n,), 0 … 9.
-        test_images: (m, 28, 28).
-        test_labels: (m,), 0 … 9.
+        sha256: of its content.
+        classes: their names, in the order of the labels.
+        train_images: (n, height, width[, channels]).
+        train_labels: (n,), each below the number of classes.
+        test_images: (m, height, width[, channels]).
+        test_labels: (m,), as `train_labels`.
     """
 
     name: str
     sha256: str
+    classes: tuple[str, ...]
     train_images: NDArray[np.uint8]
     train_labels: NDArray[np.uint8]
     test_images: NDArray[np.uint8]
     test_labels: NDArray[np.uint8]
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        return self.train_images.shape[1:]
 
 
 def load(raw: Path, source: Source = MNIST) -> Dataset:
@@ -122,14 +173,15 @@ def load(raw: Path, source: Source = MNIST) -> Dataset:
     return Dataset(
         source.name,
         source.sha256,
-        load_file(raw, source.train_images),
-        load_file(raw, source.train_labels),
-        load_file(raw, source.test_images),
-        load_file(raw, source.test_labels),
+        source.classes,
+        load_file(raw, source.train_images, source.remedy),
+        load_file(raw, source.train_labels, source.remedy),
+        load_file(raw, source.test_images, source.remedy),
+        load_file(raw, source.test_labels, source.remedy),
     )
 
 
-def load_file(raw: Path, file: IdxFile) -> NDArray[np.uint8]:
+def load_file(raw: Path, file: IdxFile, remedy: str = _RESTORE) -> NDArray[np.uint8]:
     """Read one IDX file in the folder `raw`; see `load`."""
     path = raw / file.name
     original = f"the {file.size:,} bytes of the original, gzipped"
@@ -138,17 +190,23 @@ def load_file(raw: Path, file: IdxFile) -> NDArray[np.uint8]:
             # One byte more than wanted tells a file that goes on, and makes gzip check the stream's own checksum.
             content = stream.read(file.size + 1)
     except FileNotFoundError:
-        raise DataError(f"{path} is missing", original, _RESTORE) from None
+        raise DataError(f"{path} is missing", original, remedy) from None
     except EOFError:
-        raise DataError(f"{path} is truncated", original, _RESTORE) from None
+        raise DataError(f"{path} is truncated", original, remedy) from None
     except (gzip.BadGzipFile, zlib.error):
-        raise DataError(f"{path} is no gzip file, or a damaged one", original, _RESTORE) from None
+        raise DataError(f"{path} is no gzip file, or a damaged one", original, remedy) from None
     except OSError as exc:
         raise DataError(f"{path} can't be read ({exc.strerror or exc})", "", "mend its permissions") from exc
     digest = hashlib.sha256(content).hexdigest()
     if digest != file.sha256:
-        raise DataError(f"{path} is altered: its content has SHA-256 {digest}", file.sha256, _RESTORE)
+        raise DataError(f"{path} is altered: its content has SHA-256 {digest}", file.sha256, remedy)
     return np.frombuffer(content, np.uint8, offset=len(file.header)).reshape(file.shape)
+
+
+def find(name: str, paths: Paths) -> tuple[Source, Path]:
+    """Tell the files of a data set, and the folder that holds them: DATA, or the data set's own place."""
+    source = SOURCES[name]
+    return source, paths.data or source.folder or paths.raw
 
 
 def write_train(dataset: Dataset, folder: Path) -> dict[str, str]:

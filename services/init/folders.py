@@ -47,14 +47,14 @@ def write_folders(raw: Path, folder: Path, clients: int, scheme: Scheme = "iid",
     """
     if clients < 1:
         raise UsageError(f"the number of clients is {clients}", "at least 1", "give the number of clients to split for")
-    shards.check_size(clients, scheme, key="the number of clients")
+    shards.check_size(clients, scheme, len(dataset.MNIST.classes), key="the number of clients")
     root = folder / f"mnist_{scheme}"
     _check_left_over(root, clients)
     recipe = shards.Recipe(scheme, secrets.randbelow(2**32) if seed is None else seed)
     images = dataset.load_file(raw, dataset.MNIST.train_images)
     labels = dataset.load_file(raw, dataset.MNIST.train_labels)
     dealt = shards.deal(labels, clients, recipe)
-    cut = shards.describe(labels, dealt)
+    cut = shards.describe(labels, dealt, len(dataset.MNIST.classes))
     shards.check_usable(clients, cut, recipe, key="the number of clients")
     with exclusive(root):
         (root / MANIFEST).unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from services import distribution
 from services.errors import ConflictError, DataError, StorageError
 from services.experiment import Plan
 from services.init import dataset, identities, secagg_keys, shards
@@ -19,14 +20,15 @@ from services.init.locking import exclusive
 from services.paths import MANIFEST, Paths, write_atomic
 from services.settings import Settings
 from services.shards import (
-    CLASSES,
     TEST_IMAGES,
     TEST_LABELS,
     TRAIN_IMAGES,
     TRAIN_LABELS,
     Cut,
     Manifest,
+    count_test,
     dump_manifest,
+    index_file,
     read_labels,
     read_manifest,
 )
@@ -57,6 +59,7 @@ def run(settings: Settings, plan: Plan, paths: Paths, *, drop_to: int | None = N
         drop_privileges(drop_to, paths.results)
     manifest = prepare(settings.clients, settings.max_clients, plan, paths)
     _log_seats(manifest.cuts[settings.clients])
+    _draw(manifest, settings.clients, paths)
     report = identities.ensure(paths.certs, paths.client_certs, identities.client_names(settings.max_clients))
     _log_identities(report)
     made = secagg_keys.ensure(paths.client_certs, identities.client_names(settings.max_clients))
@@ -74,33 +77,42 @@ def prepare(clients: int, max_clients: int, plan: Plan, paths: Paths) -> Manifes
     Raises:
         UsageError, DataError, ConflictError, StorageError: see `run`.
     """
-    source = dataset.SOURCES[plan.data.dataset]
-    recipe = shards.Recipe(plan.data.scheme, plan.seed, plan.data.valid_fraction, plan.data.alpha)
-    shards.check_size(clients, recipe.scheme)
+    recipe = _recipe(plan)
+    source, raw = dataset.find(plan.data.dataset, paths)
     with exclusive(paths.shards), exclusive(paths.test):
         kept = _read_kept(paths.shards, source, recipe)
         files = dict(kept.files) if kept else {}
         train_kept = _are_kept(paths.shards, (TRAIN_IMAGES, TRAIN_LABELS), files)
         test_kept = _are_kept(paths.test, (TEST_IMAGES, TEST_LABELS), files)
-        data = None if train_kept and test_kept else dataset.load(paths.raw, source)
+        data = None if kept and train_kept and test_kept else dataset.load(raw, source)
         labels = data.train_labels if data else read_labels(paths.shards)
+        classes = len(source.classes)
+        shards.check_size(clients, recipe.scheme, classes)
 
         listed = kept.cuts if kept else {}
-        cuts = {size: cut for size, cut in listed.items() if shards.is_kept(paths.shards, size, cut, labels)}
-        sizes = {*shards.sizes(max(clients, max_clients), recipe.scheme), *listed}
+        cuts = {size: cut for size, cut in listed.items() if shards.is_kept(paths.shards, size, cut, labels, classes)}
+        sizes = {*shards.sizes(max(clients, max_clients), recipe.scheme, classes), *listed}
         dealt = {size: shards.deal(labels, size, recipe) for size in sorted(sizes - cuts.keys())}
-        cuts |= {size: shards.describe(labels, seats) for size, seats in dealt.items()}
+        cuts |= {size: shards.describe(labels, seats, classes) for size, seats in dealt.items()}
         shards.check_usable(clients, cuts[clients], recipe)
 
         if data and not train_kept:
             files |= dataset.write_train(data, paths.shards)
         if data and not test_kept:
             files |= dataset.write_test(data, paths.test)
-        count = f"{source.train_images.shape[0]:,} + {source.test_images.shape[0]:,}"
+        count = f"{len(labels):,} + {count_test(paths.test):,}"
         logger.info("data set %s: %s images %s", source.name, count, "written" if data else "kept")
         shards.write(paths.shards, dealt)
+        for size in dealt:
+            _picture(paths, size).unlink(missing_ok=True)  # of another deal
         _log_shards(recipe, cuts, dealt)
-        manifest = Manifest(**_terms(source, recipe), files=files, cuts={size: cuts[size] for size in sorted(cuts)})
+        manifest = Manifest(
+            image_shape=source.image_shape,
+            classes=source.classes,
+            files=files,
+            cuts={size: cuts[size] for size in sorted(cuts)},
+            **_terms(source, recipe),
+        )
         _write_manifest(manifest, paths)
         return manifest
 
@@ -121,7 +133,9 @@ def hold_out(raw: Path, recipe: shards.Recipe, folder: Path) -> None:
             files = {}
         if not _are_kept(folder, (TEST_IMAGES, TEST_LABELS), files):
             files = dataset.write_test(dataset.load(raw, source), folder)
-        write_atomic(folder / MANIFEST, dump_manifest(Manifest(**_terms(source, recipe), files=files, cuts={})))
+        shape, classes = source.image_shape, source.classes
+        manifest = Manifest(**_terms(source, recipe), image_shape=shape, classes=classes, files=files, cuts={})
+        write_atomic(folder / MANIFEST, dump_manifest(manifest))
 
 
 def drop_privileges(uid: int, results: Path) -> None:
@@ -162,10 +176,23 @@ def _is_writable(folder: Path, uid: int) -> bool:
     return (found.st_mode >> shift) & needed == needed
 
 
+def _recipe(plan: Plan) -> shards.Recipe:
+    data = plan.data
+    seed = plan.seed if data.seed is None else data.seed
+    return shards.Recipe(data.scheme, seed, data.valid_fraction, data.alpha, data.classes_per_client)
+
+
 def _terms(source: dataset.Source, recipe: shards.Recipe) -> dict[str, Any]:
     """List what a kept deal must agree on with what is asked."""
-    alpha = recipe.alpha if recipe.scheme == "dirichlet" else None
-    return {"dataset": source.name, "data_sha256": source.sha256} | asdict(recipe) | {"alpha": alpha}
+    terms: dict[str, Any] = {"dataset": source.name, "data_sha256": source.sha256} | asdict(recipe)
+    for key, scheme in _PARAMETERS.items():
+        if recipe.scheme != scheme:
+            terms[key] = None
+    return terms
+
+
+_PARAMETERS = {"alpha": "dirichlet", "classes_per_client": "shards"}
+"""Parameters of a scheme, each with the scheme that it counts with."""
 
 
 def _read_kept(folder: Path, source: dataset.Source, recipe: shards.Recipe) -> Manifest | None:
@@ -182,8 +209,10 @@ def _read_kept(folder: Path, source: dataset.Source, recipe: shards.Recipe) -> M
     differing = [key for key, value in asked.items() if getattr(kept, key) != value]
     if not differing:
         return kept
-    if "scheme" in differing and "alpha" in differing:
-        differing.remove("alpha")
+    if "scheme" in differing:
+        differing = [key for key in differing if key not in _PARAMETERS]
+    if "dataset" in differing:
+        differing = [key for key in differing if key != "data_sha256"]
     raise ConflictError(
         f"{folder} was dealt with " + ", ".join(f"{key} {getattr(kept, key)}" for key in differing),
         ", ".join(f"{key} {asked[key]}" for key in differing) + " as asked now",
@@ -218,9 +247,21 @@ def _log_shards(recipe: shards.Recipe, cuts: Mapping[int, Cut], dealt: Mapping[i
         logger.warning("%s: a federation of %s can't train, a client would hold no image", what, _ranges(useless))
 
 
+def _picture(paths: Paths, size: int) -> Path:
+    return index_file(paths.shards, size, 0).with_name(distribution.FILE)
+
+
+def _draw(manifest: Manifest, size: int, paths: Paths) -> None:
+    """Draw who holds what in a federation of `size`, unless that picture is there."""
+    path = _picture(paths, size)
+    if not path.exists():
+        write_atomic(path, distribution.draw(manifest.cuts[size], manifest.classes))
+
+
 def _log_seats(cut: Cut) -> None:
     """Log what each client holds, one line each."""
-    logger.info("%6s %7s %7s   training images of each class 0 … %d", "client", "train", "valid", CLASSES - 1)
+    last = len(cut.seats[0].labels) - 1
+    logger.info("%6s %7s %7s   training images of each class 0 … %d", "client", "train", "valid", last)
     for number, seat in enumerate(cut.seats):
         histogram = " ".join(f"{count:5d}" for count in seat.labels)
         logger.info("%6d %7s %7s   %s", number, f"{seat.train:,}", f"{seat.valid:,}", histogram)

@@ -8,6 +8,7 @@ something must be cut: that takes seconds.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from services.errors import DataError, UsageError
 from services.experiment import Scheme
 from services.paths import writing
-from services.shards import CLASSES, Cut, Seat, index_file, load_indices
+from services.shards import Cut, Seat, index_file, load_indices
 
 Indices = NDArray[np.uint32]
 Deal = Sequence[tuple[Indices, Indices]]
@@ -30,35 +31,37 @@ class Recipe:
     """How images are dealt.
 
     Attributes:
-        scheme: name of declearn's scheme.
+        scheme: name of declearn's scheme, or `shards`.
         seed: of the random draws.
         valid_fraction: share of each seat's images kept for validation, in ]0, 1[.
         alpha: concentration of the Dirichlet distribution; of no effect with other schemes.
+        classes_per_client: pieces for each seat with scheme `shards`; of no effect with others.
     """
 
     scheme: Scheme
     seed: int | None
     valid_fraction: float = 0.2
     alpha: float = 0.5
+    classes_per_client: int = 2
 
 
-def check_size(size: int, scheme: Scheme, *, key: str = "CLIENTS") -> None:
-    """Refuse a size that `scheme` can't deal to.
+def check_size(size: int, scheme: Scheme, classes: int, *, key: str = "CLIENTS") -> None:
+    """Refuse a size that `scheme` can't deal to, where there are so many `classes`.
 
     Raises:
-        UsageError: `labels` gives each client classes of its own, and there are only `CLASSES`.
+        UsageError: `labels` gives each client classes of its own.
     """
-    if scheme == "labels" and size > CLASSES:
+    if scheme == "labels" and size > classes:
         raise UsageError(
             f"{key} is {size} and the scheme is labels",
-            f"at most {CLASSES} clients, one for each class of images",
+            f"at most {classes} clients, one for each class of images",
             f"lower {key}, or choose another scheme",
         )
 
 
-def sizes(largest: int, scheme: Scheme) -> range:
-    """List the sizes from 1 to `largest` that `scheme` can deal to."""
-    return range(1, (min(largest, CLASSES) if scheme == "labels" else largest) + 1)
+def sizes(largest: int, scheme: Scheme, classes: int) -> range:
+    """List the sizes from 1 to `largest` that `scheme` can deal so many `classes` to."""
+    return range(1, (min(largest, classes) if scheme == "labels" else largest) + 1)
 
 
 def deal(labels: NDArray[np.uint8], size: int, recipe: Recipe) -> Deal:
@@ -72,6 +75,8 @@ def deal(labels: NDArray[np.uint8], size: int, recipe: Recipe) -> Deal:
     Returns:
         for each seat its training and its validation indices, in the order in which declearn deals them.
     """
+    if recipe.scheme == "shards":
+        return _deal_pieces(labels, size, recipe)
     from declearn.dataset.utils import split_multi_classif_dataset  # noqa: PLC0415 - takes seconds, often not needed
 
     options: dict[str, Any] = {"alpha": recipe.alpha} if recipe.scheme == "dirichlet" else {}
@@ -86,15 +91,31 @@ def deal(labels: NDArray[np.uint8], size: int, recipe: Recipe) -> Deal:
     return [(train, valid) for (train, _), (valid, _) in split]
 
 
-def describe(labels: NDArray[np.uint8], seats: Deal) -> Cut:
-    """Count what each seat was dealt."""
+def _deal_pieces(labels: NDArray[np.uint8], size: int, recipe: Recipe) -> Deal:
+    """Sort the images by label, cut them into equal pieces, and deal `classes_per_client` of these to each seat.
+
+    McMahan et al. 2017, section 3, with 100 clients and two pieces each; a piece may span the end of one class and the
+    beginning of the next. Where images can't be cut evenly, the first pieces hold one more.
+    """
+    rng = np.random.default_rng(recipe.seed)
+    pieces = np.array_split(np.argsort(labels, kind="stable").astype(np.uint32), size * recipe.classes_per_client)
+    seats = []
+    for chosen in rng.permutation(len(pieces)).reshape(size, recipe.classes_per_client):
+        held = rng.permutation(np.concatenate([pieces[number] for number in chosen]))
+        valid = math.ceil(len(held) * recipe.valid_fraction)
+        seats.append((held[valid:], held[:valid]))
+    return seats
+
+
+def describe(labels: NDArray[np.uint8], seats: Deal, classes: int) -> Cut:
+    """Count what each seat was dealt, of so many `classes`."""
     return Cut(
         digest(seats),
         tuple(
             Seat(
                 len(train),
                 len(valid),
-                tuple(int(count) for count in np.bincount(labels[train], minlength=CLASSES)),
+                tuple(int(count) for count in np.bincount(labels[train], minlength=classes)),
             )
             for train, valid in seats
         ),
@@ -126,13 +147,13 @@ def digest(seats: Deal) -> str:
     return sha256.hexdigest()
 
 
-def is_kept(folder: Path, size: int, cut: Cut, labels: NDArray[np.uint8]) -> bool:
+def is_kept(folder: Path, size: int, cut: Cut, labels: NDArray[np.uint8], classes: int) -> bool:
     """Tell whether the index sets for `size` in `folder` are whole and just what `cut` says of them."""
     try:
         seats = [load_indices(folder, size, seat) for seat in range(size)]
     except DataError:
         return False
-    return digest(seats) == cut.sha256 and describe(labels, seats) == cut
+    return digest(seats) == cut.sha256 and describe(labels, seats, classes) == cut
 
 
 def write(folder: Path, dealt: Mapping[int, Deal]) -> None:

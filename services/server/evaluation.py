@@ -32,7 +32,7 @@ class HeldOut:
     """The test images.
 
     Args:
-        images: shape (n, 28, 28), uint8.
+        images: shape (n, height, width[, channels]), uint8.
         labels: shape (n,), uint8.
         classes: number of classes.
     """
@@ -40,7 +40,7 @@ class HeldOut:
     def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.uint8], classes: int) -> None:
         self._images = images
         self._labels = labels
-        self._classes = classes
+        self.classes = classes
         self._network: Any = None
         self._predict: Any = None
 
@@ -58,6 +58,6 @@ class HeldOut:
         rows = np.arange(len(self._labels))
         # Keras clips probabilities the same way before it takes the logarithm
         loss = -np.log(np.clip(probabilities[rows, self._labels], 1e-7, 1 - 1e-7)).mean()
-        confusion = np.zeros((self._classes, self._classes), np.int64)
+        confusion = np.zeros((self.classes, self.classes), np.int64)
         np.add.at(confusion, (self._labels, probabilities.argmax(axis=1)), 1)
         return Score(float(loss), float(np.trace(confusion) / len(self._labels)), confusion)

@@ -32,7 +32,6 @@ from services.experiment import Plan
 from services.server.checkpoint import Checkpoint
 from services.server.evaluation import HeldOut, Score
 from services.server.membership import Member, Membership, Seat, natural
-from services.server.model import CLASSES
 from services.server.results import ClientRound, Round, RunFolder
 from services.server.secagg import FEWEST, SecureAggregation
 from services.transport.hub import ClientGoneError, Mailbox
@@ -77,7 +76,7 @@ class Federation(FederatedServer):
         sizes: tuple[int, ...],
         folder: RunFolder,
     ) -> None:
-        metric = MulticlassAccuracyPrecisionRecall(labels=list(range(CLASSES)))
+        metric = MulticlassAccuracyPrecisionRecall(labels=list(range(held_out.classes)))
         super().__init__(model=model, netwk=endpoint, optim=optim, metrics=[metric])
         self.logger = logging.getLogger("declearn.server")
         self.plan = plan

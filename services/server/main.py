@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from declearn.messaging import CancelTraining
 
-from services import engine, experiment, logs, shards
+from services import distribution, engine, experiment, logs, shards
 from services.errors import (
     ConflictError,
     FedError,
@@ -276,15 +276,15 @@ class Run:
         """Build the model and what trains it, or take it up where an earlier process left it."""
         from services.server.evaluation import HeldOut  # noqa: PLC0415 - imports TensorFlow
         from services.server.federation import Federation  # noqa: PLC0415
-        from services.server.model import CLASSES, build_model, build_optim  # noqa: PLC0415
+        from services.server.model import build_model, build_optim  # noqa: PLC0415
 
         images, labels = shards.load_test(self.options.test)
         federation = Federation(
             self.plan,
             self.endpoint,
-            build_model(self.plan),
+            build_model(self.plan, self.manifest.image_shape, len(self.manifest.classes)),
             build_optim(self.plan),
-            HeldOut(images, labels, CLASSES),
+            HeldOut(images, labels, len(self.manifest.classes)),
             self.manifest.sizes,
             self.folder,
         )
@@ -310,7 +310,10 @@ class Run:
             score = federation.held_out.score(federation.model)
             self.folder.write_model(federation.model.get_wrapped_model())
             self.folder.write("curves.png", plots.curves(self.folder.rounds))
-            self.folder.write("confusion.png", plots.confusion(score.confusion))
+            self.folder.write("confusion.png", plots.confusion(score.confusion, self.manifest.classes))
+            cut = self.manifest.cuts.get(self.folder.rounds[-1].size)
+            if cut is not None:
+                self.folder.write(distribution.FILE, distribution.draw(cut, self.manifest.classes))
         self._write_summary(status, reason, score)
         if score is not None and status == "completed":
             logger.info(

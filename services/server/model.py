@@ -16,22 +16,19 @@ from keras import layers
 from services.errors import ExperimentError
 from services.experiment import OptimizerSpec, Plan
 
-CLASSES = 10
-INPUT_SHAPE = (28, 28, 1)
 
-
-def _cnn() -> list[keras.layers.Layer]:
+def _cnn(classes: int) -> list[keras.layers.Layer]:
     """Build the layers of declearn's own MNIST example: 54,410 parameters."""
     return [
         layers.Conv2D(32, 3, activation="relu", name="conv"),
         layers.MaxPool2D(2, name="pool"),
         layers.Dropout(0.25, name="dropout"),
         layers.Flatten(name="flatten"),
-        layers.Dense(CLASSES, activation="softmax", name="classes"),
+        layers.Dense(classes, activation="softmax", name="classes"),
     ]
 
 
-def _cnn_strided() -> list[keras.layers.Layer]:
+def _cnn_strided(classes: int) -> list[keras.layers.Layer]:
     """Build layers that see the whole digit after a strided convolution: 106,122 parameters, no more time a step."""
     return [
         layers.Conv2D(16, 5, strides=2, padding="same", activation="relu", name="conv1"),
@@ -40,22 +37,43 @@ def _cnn_strided() -> list[keras.layers.Layer]:
         layers.Flatten(name="flatten"),
         layers.Dropout(0.25, name="dropout"),
         layers.Dense(64, activation="relu", name="hidden"),
-        layers.Dense(CLASSES, activation="softmax", name="classes"),
+        layers.Dense(classes, activation="softmax", name="classes"),
     ]
 
 
+RANK = 3
+"""Axes of one image in a network: height, width, channels."""
+
 # layers have names of their own: those that Keras makes up count on within a process, and a checkpoint goes by them
-PRESETS: dict[str, Callable[[], list[keras.layers.Layer]]] = {"cnn": _cnn, "cnn-strided": _cnn_strided}
+PRESETS: dict[str, Callable[[int], list[keras.layers.Layer]]] = {"cnn": _cnn, "cnn-strided": _cnn_strided}
 
 
-def build_model(plan: Plan) -> TensorflowModel:
+def build_model(plan: Plan, image_shape: tuple[int, ...] = (28, 28), classes: int = 10) -> TensorflowModel:
     """Build the plan's network, its initial weights drawn from the plan's seed.
 
+    Args:
+        plan: of it `model` and `seed` count here.
+        image_shape: of one image: (height, width), or (height, width, channels).
+        classes: number of classes.
+
     Returns:
-        A built declearn model: images of shape (n, 28, 28[, 1]) in [0, 1] to class probabilities of shape (n, 10).
+        A built declearn model: images of shape (n, *image_shape) in [0, 1], the axis of a single channel optional, to
+        class probabilities of shape (n, classes).
+
+    Raises:
+        ExperimentError: the network can't take such images.
     """
     keras.utils.set_random_seed(plan.seed)
-    network = keras.Sequential([layers.Input(INPUT_SHAPE), *PRESETS[plan.model.preset]()], name=plan.model.preset)
+    name = plan.model.preset
+    input_shape = image_shape if len(image_shape) == RANK else (*image_shape, 1)
+    try:
+        network = keras.Sequential([layers.Input(input_shape), *PRESETS[name](classes)], name=name)
+    except ValueError as exc:
+        raise ExperimentError(
+            f"model {name} can't take images of shape {image_shape} ({str(exc).splitlines()[0]})",
+            "larger images, or another model",
+            "correct model in the experiment file",
+        ) from exc
     return TensorflowModel(network, loss="sparse_categorical_crossentropy")
 
 

@@ -47,8 +47,17 @@ def curves(rounds: Sequence[Round]) -> bytes:
     return _png(figure)
 
 
-def confusion(counts: NDArray[np.int64]) -> bytes:
-    """Draw a confusion matrix, as a PNG; the diagonal is left pale so that mistakes stand out."""
+MOST_COUNTED = 20
+"""More classes than this have cells too small for a number, and no room for every name."""
+
+
+def confusion(counts: NDArray[np.int64], names: Sequence[str] = ()) -> bytes:
+    """Draw a confusion matrix, as a PNG; the diagonal is left pale so that mistakes stand out.
+
+    Args:
+        counts: (classes, classes); row: true class, column: predicted one.
+        names: of the classes; none stands for their numbers.
+    """
     figure = Figure(figsize=(6, 5.4), layout="constrained")
     axes = figure.subplots()
     mistakes = counts.astype(float)
@@ -56,11 +65,15 @@ def confusion(counts: NDArray[np.int64]) -> bytes:
     image = axes.imshow(mistakes, cmap="Oranges")
     figure.colorbar(image, ax=axes, label="mistakes")
     classes = range(len(counts))
-    axes.set(xlabel="predicted", ylabel="true", xticks=list(classes), yticks=list(classes))
+    axes.set(xlabel="predicted", ylabel="true")
+    if len(counts) <= MOST_COUNTED:
+        labels = list(names or map(str, classes))
+        axes.set_xticks(list(classes), labels, rotation=90 if max(map(len, labels)) > 2 else 0)  # noqa: PLR2004 - digits
+        axes.set_yticks(list(classes), labels)
     axes.set_title(f"{np.trace(counts)} of {counts.sum()} test images right")
     for row in classes:
         for column in classes:
-            if counts[row, column]:
+            if counts[row, column] and len(counts) <= MOST_COUNTED:
                 dark = mistakes[row, column] > mistakes.max() * 0.6
                 colour = "white" if dark else ("grey" if row == column else "black")
                 axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=8)

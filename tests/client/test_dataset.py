@@ -10,7 +10,8 @@ from declearn.dataset import InMemoryDataset
 from declearn.dataset.examples import load_mnist
 from numpy.typing import NDArray
 
-from services.client.dataset import SCALE, ImageDataset, datasets, nothing
+from services.client.dataset import SCALE, ImageDataset, check_fit, datasets, nothing
+from services.errors import DataError
 from services.init import dataset
 from services.paths import Paths
 from services.shards import Shard
@@ -125,3 +126,37 @@ def test_what_the_server_learns_of_the_data_is_little() -> None:
 def test_nothing_stands_for_what_is_not_dealt_yet() -> None:
     """Before anything is dealt there is a data set of no image."""
     assert nothing().get_data_specs().n_samples == 0
+
+
+@pytest.mark.parametrize("shape", [(5, 28, 28), (5, 28, 28, 1)])
+def test_a_site_fits_with_or_without_the_axis_of_channels(shape: tuple[int, ...]) -> None:
+    """Gray images fit a model of one channel, whether or not their array has an axis for it."""
+    check_fit(ImageDataset(np.zeros(shape, np.uint8), LABELS[:5]), (28, 28, 1), 10)
+
+
+@pytest.mark.parametrize(
+    ("shape", "labels", "line"),
+    [
+        (
+            (5, 32, 32, 3),
+            LABELS[:5],
+            (
+                "this site's images have shape (32, 32, 3); wanted (28, 28, 1), which the federation's model takes;"
+                " write the site's arrays in that shape"
+            ),
+        ),
+        (
+            (5, 28, 28),
+            LABELS[5:],
+            (
+                "this site's labels go up to 9; wanted labels from 0 to 6, as the federation's model tells 7 classes"
+                " apart; number the site's classes as the federation does"
+            ),
+        ),
+    ],
+)
+def test_a_site_that_does_not_fit_is_refused(shape: tuple[int, ...], labels: Array, line: str) -> None:
+    """Images of another shape, or a label that the model does not know, are refused before training."""
+    with pytest.raises(DataError) as caught:
+        check_fit(ImageDataset(np.zeros(shape, np.uint8), labels), (28, 28, 1), 7)
+    assert str(caught.value) == line

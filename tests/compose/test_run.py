@@ -54,6 +54,7 @@ def test_the_default_run_reaches_its_accuracy_and_leaves_its_results(make_stack:
         "model.keras",
         "curves.png",
         "confusion.png",
+        "distribution.png",
         "server.log",
         "experiment.yml",
     ):

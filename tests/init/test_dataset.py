@@ -13,6 +13,7 @@ import pytest
 
 from services.errors import DataError
 from services.init import dataset
+from services.paths import Paths
 from services.shards import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
 from tests.support import RAW, write_source
 
@@ -133,3 +134,34 @@ def test_data_set_digest_covers_each_file() -> None:
     for field in ("train_images", "train_labels", "test_images", "test_labels"):
         other = replace(source, **{field: replace(getattr(source, field), sha256="0" * 64)})
         assert other.sha256 != source.sha256
+
+
+def test_each_data_set_has_a_place_of_its_own(tmp_path: Path) -> None:
+    """MNIST is below the root and Fashion-MNIST where Debian puts it, unless DATA names a folder."""
+    debian = Path("/usr/share/datasets/fashion-mnist")
+    assert dataset.find("mnist", Paths(tmp_path)) == (dataset.MNIST, tmp_path / "data" / "mnist_raw")
+    assert dataset.find("fashion-mnist", Paths(tmp_path)) == (dataset.FASHION_MNIST, debian)
+    for name in dataset.SOURCES:
+        assert dataset.find(name, Paths(tmp_path, tmp_path / "x"))[1] == tmp_path / "x"
+
+
+def test_fashion_mnist_is_not_taken_for_mnist() -> None:
+    """The files of MNIST have the names of Fashion-MNIST's, and are refused with where to get the right ones."""
+    with pytest.raises(DataError) as caught:
+        dataset.load(RAW, dataset.FASHION_MNIST)
+    assert str(caught.value) == (
+        f"{RAW}/train-images-idx3-ubyte.gz is altered: its content has SHA-256"
+        f" {dataset.MNIST.train_images.sha256}; "
+        f"wanted {dataset.FASHION_MNIST.train_images.sha256}; `apt-get install dataset-fashion-mnist` and set DATA to"
+        " /usr/share/datasets/fashion-mnist, or to another folder of the four files"
+    )
+
+
+@pytest.mark.skipif(
+    not Path("/usr/share/datasets/fashion-mnist").is_dir(), reason="dataset-fashion-mnist is not installed"
+)
+def test_fashion_mnist_of_debian_is_that_of_its_authors() -> None:
+    """Debian's files have the digests in the code, and as many images of each of the ten classes."""
+    data = dataset.load(Path("/usr/share/datasets/fashion-mnist"), dataset.FASHION_MNIST)
+    assert np.bincount(data.train_labels).tolist() == [6000] * 10
+    assert np.bincount(data.test_labels).tolist() == [1000] * len(data.classes)

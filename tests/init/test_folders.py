@@ -18,7 +18,7 @@ from services.shards import load_folder
 from tests.support import RAW, contents
 
 
-def _theirs(raw: Path, clients: int, scheme: Scheme, seed: int) -> list[dict[str, NDArray[Any]]]:
+def _theirs(raw: Path, clients: int, scheme: Any, seed: int) -> list[dict[str, NDArray[Any]]]:
     """Do what declearn's `prepare_data.py` does, but for saving the arrays."""
     from declearn.dataset.examples import load_mnist  # noqa: PLC0415 - takes seconds
     from declearn.dataset.utils import split_multi_classif_dataset  # noqa: PLC0415

@@ -110,7 +110,7 @@ def test_second_run_takes_two_seconds_and_touches_nothing(real: RealRuns) -> Non
     """When nothing is to do `init` takes less than 2 s, imports no declearn, and no file changes."""
     assert real.second.seconds < deadline(2)
     assert not real.touched
-    assert "declearn" not in real.second.modules
+    assert not {"declearn", "matplotlib"} & real.second.modules
     assert "data set mnist: 60,000 + 10,000 images kept" in real.second.lines
     assert "identities: server … client_31 (33 in all), kept" in real.second.lines
 
@@ -141,6 +141,7 @@ def test_each_role_finds_its_files_and_no_others(small: Paths) -> None:
     arrays = {"train_images.npy", "train_labels.npy", MANIFEST, ".lock"}
     assert {path.name for path in small.shards.iterdir()} == {*arrays, "1", "2", "3", "4"}
     assert {path.name for path in (small.shards / "4").iterdir()} == {f"{seat}.npz" for seat in range(4)}
+    assert {path.name for path in (small.shards / "3").iterdir()} == {"0.npz", "1.npz", "2.npz", "distribution.png"}
     assert not (small.client_certs / "server-pkey.pem").exists()
 
 
@@ -272,6 +273,55 @@ def test_other_settings_are_a_conflict(small: Paths, asked: Plan, found: str, wa
         f" `docker compose down -v` for containers, or delete {small.shards} on a host"
     )
     assert stats(small.root) == before
+
+
+def test_split_has_a_seed_of_its_own(small: Paths) -> None:
+    """`data.seed` is the seed of the split; a plan of another seed that names the same one keeps the deal."""
+    main.prepare(2, 2, Plan(seed=7), small)
+    assert dealt.read_manifest(small.shards).seed == 7
+    before = stats(small.root)
+    main.prepare(2, 2, _plan(seed=7), small)
+    assert stats(small.root) == before
+    main.prepare(2, 2, Plan(seed=8, data=Data(seed=7)), small)
+    assert stats(small.root) == before
+    with pytest.raises(ConflictError, match="was dealt with seed 7; wanted seed 9 as asked now"):
+        main.prepare(2, 2, Plan(seed=7, data=Data(seed=9)), small)
+
+
+def test_parameters_of_another_scheme_are_not_told_of(small: Paths) -> None:
+    """Another scheme is a conflict of schemes, whatever parameters come with it; another number of pieces is one."""
+    main.prepare(2, 2, _plan(scheme="shards"), small)
+    assert dealt.read_manifest(small.shards).classes_per_client == 2
+    with pytest.raises(ConflictError, match="was dealt with scheme shards; wanted scheme dirichlet as asked now"):
+        main.prepare(2, 2, _plan(scheme="dirichlet"), small)
+    with pytest.raises(ConflictError, match="with classes_per_client 2; wanted classes_per_client 3 as asked now"):
+        main.prepare(2, 2, _plan(scheme="shards", classes_per_client=3), small)
+
+
+def test_picture_is_that_of_the_deal(small: Paths) -> None:
+    """The picture of who holds what is drawn for CLIENTS, kept while the deal is, and gone with it."""
+    main.run(SETTINGS, Plan(), small)
+    picture = small.shards / "3" / "distribution.png"
+    first = picture.read_bytes()
+    assert first.startswith(b"\x89PNG")
+    main.run(Settings(clients=2, max_clients=4), Plan(), small)
+    assert (small.shards / "2" / "distribution.png").read_bytes() != first
+    (small.shards / MANIFEST).unlink()
+    main.run(SETTINGS, _plan(scheme="labels"), small)
+    assert picture.read_bytes() != first
+    assert not (small.shards / "2" / "distribution.png").exists()
+
+
+def test_data_may_lie_elsewhere(small: Paths, tmp_path: Path) -> None:
+    """The folder that DATA names is read in place of the data set's own, and named where a file is missing."""
+    elsewhere = tmp_path / "elsewhere"
+    shutil.move(small.raw, elsewhere)
+    main.prepare(2, 2, Plan(), Paths(small.root, elsewhere))
+    assert dealt.count_test(small.test) == 50
+    shutil.rmtree(small.shards)
+    (elsewhere / "train-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(DataError, match=r"elsewhere/train-labels-idx1-ubyte\.gz is missing"):
+        main.prepare(2, 2, Plan(), Paths(small.root, elsewhere))
 
 
 def test_alpha_counts_with_dirichlet_alone(small: Paths) -> None:

@@ -49,6 +49,7 @@ def test_a_run_ends_with_everything_that_the_results_promise(small: Paths) -> No
         "checkpoint",
         "clients.csv",
         "confusion.png",
+        "distribution.png",
         "curves.png",
         "events.csv",
         "experiment.yml",

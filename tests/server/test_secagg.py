@@ -45,10 +45,10 @@ def test_the_sum_is_that_of_the_plain_run(small: Paths, monkeypatch: pytest.Monk
     monkeypatch.setitem(
         PRESETS,
         "cnn",
-        lambda: [
+        lambda classes: [
             layers.AveragePooling2D(7, name="pool"),
             layers.Flatten(name="flatten"),
-            layers.Dense(10, activation="softmax", name="classes"),
+            layers.Dense(classes, activation="softmax", name="classes"),
         ],
     )
     changes: dict[str, Any] = {"rounds": 1 if kind == "joye-libert" else 2, "train": {"batch_size": 20, "steps": 1}}
