@@ -275,7 +275,7 @@ def load(
 def dump(plan: Plan) -> str:
     """Write `plan` as YAML that `load` reads back into an equal plan."""
     content = plan.model_dump(mode="json")
-    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False)
 
 
 _SCIENTIFIC = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+")
