@@ -204,8 +204,11 @@ class ServerEndpoint(WebsocketsServer, register=False):
         await _together(self.send_message(message, client, timeout) for client, message in messages.items())
 
     async def wait_for_messages(self, clients: set[str] | None = None) -> dict[str, SerializedMessage[Any]]:
-        """Wait for a message of each client; the first that is gone ends the wait for the others."""
-        names = sorted(self.client_names if clients is None else clients)
+        """Wait for a message of each client; the first that is gone ends the wait for the others.
+
+        Messages come in the order of `clients`, as upstream's do: declearn's X3DH pairs requests and responses by it.
+        """
+        names = list(self.client_names if clients is None else clients)
         received = await _together(self.handler.recv_message(client) for client in names)
         return {
             client: SerializedMessage.from_bin_message(content) for client, content in zip(names, received, strict=True)
