@@ -12,6 +12,12 @@ from tests.support import REPOSITORY
 ELSEWHERE = {
     "__init__.py": "tests/test_cli.py: the version is what `fed --version` tells",
     "__main__.py": "tests/test_cli.py: `python -m services` is started there",
+    "experiment/__init__.py": "tests/experiment/test_files.py: its names are used as everybody uses them",
+    "experiment/base.py": "tests/experiment/test_files.py: what sections are made of shows in what they refuse",
+    "experiment/data.py": "tests/experiment/test_files.py: a section is tested as a part of a file",
+    "experiment/mistakes.py": "tests/experiment/test_files.py: a mistake is one in a file",
+    "experiment/model.py": "tests/experiment/test_files.py: a section is tested as a part of a file",
+    "experiment/plan.py": "tests/experiment/test_files.py: a section is tested as a part of a file",
     "transport/client.py": "tests/transport/test_endpoints.py: both ends meet there",
     "transport/server.py": "tests/transport/test_endpoints.py: both ends meet there",
     "transport/messages.py": "tests/server/test_federation.py: seats are dealt there",

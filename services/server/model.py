@@ -14,7 +14,8 @@ from declearn.optimizer import Optimizer, list_optim_modules, list_optim_regular
 from keras import layers
 
 from services.errors import ExperimentError
-from services.experiment import OptimizerSpec, Plan
+from services.experiment import Plan
+from services.experiment.algorithm import OptimizerSpec
 
 
 def _cnn(classes: int) -> list[keras.layers.Layer]:

@@ -8,9 +8,10 @@ import keras
 import numpy as np
 import pytest
 
-from services import experiment
 from services.errors import ExperimentError
 from services.experiment import Plan
+from services.experiment.algorithm import Aggregator, Module, Regularizer
+from services.experiment.model import Preset
 from services.server import model
 from services.server.model import build_model, build_optim
 
@@ -30,7 +31,7 @@ def weights(of: Plan) -> Weights:
 
 def test_every_preset_can_be_built() -> None:
     """The presets that a file may name are those there are layers for."""
-    assert set(model.PRESETS) == set(get_args(experiment.Preset))
+    assert set(model.PRESETS) == set(get_args(Preset))
 
 
 @pytest.mark.parametrize(("preset", "count"), [("cnn", 54_410), ("cnn-strided", 106_122)])
@@ -98,21 +99,21 @@ def test_the_plan_is_what_the_optimizers_do() -> None:
     assert (momentum.name, momentum.get_config()) == ("momentum", {"beta": 0.8, "nesterov": True})
 
 
-@pytest.mark.parametrize("name", get_args(experiment.Module))
+@pytest.mark.parametrize("name", get_args(Module))
 def test_every_module_can_be_made(name: str) -> None:
     """Each module that a file may name can be made without parameters."""
     (module,) = build_optim(plan(optimizer={"client": {"modules": [name]}})).client_opt.modules
     assert module.name == name
 
 
-@pytest.mark.parametrize("name", get_args(experiment.Regularizer))
+@pytest.mark.parametrize("name", get_args(Regularizer))
 def test_every_regularizer_can_be_made(name: str) -> None:
     """Each regularizer that a file may name can be made without parameters."""
     (regularizer,) = build_optim(plan(optimizer={"client": {"regularizers": [name]}})).client_opt.regularizers
     assert regularizer.name == name
 
 
-@pytest.mark.parametrize("name", get_args(experiment.Aggregator))
+@pytest.mark.parametrize("name", get_args(Aggregator))
 def test_every_aggregator_can_be_made(name: str) -> None:
     """Each aggregator that a file may name can be made without parameters."""
     assert build_optim(plan(aggregator=name)).aggregator.name == name

@@ -14,6 +14,8 @@ from pydantic import ValidationError
 from services import experiment
 from services.errors import ExperimentError
 from services.experiment import Plan
+from services.experiment.algorithm import Aggregator, Module, Regularizer
+from services.experiment.model import Preset
 from tests.support import REPOSITORY
 
 FILES = sorted([REPOSITORY / "experiment.yml", *(REPOSITORY / "experiments").glob("*.yml")])
@@ -141,8 +143,8 @@ def optimizers() -> st.SearchStrategy[dict[str, Any]]:
         optional={
             "lrate": numbers(above=0),
             "w_decay": numbers(above=0, closed=True),
-            "regularizers": st.lists(plugins(experiment.Regularizer), max_size=2),
-            "modules": st.lists(plugins(experiment.Module), max_size=2),
+            "regularizers": st.lists(plugins(Regularizer), max_size=2),
+            "modules": st.lists(plugins(Module), max_size=2),
         },
     )
 
@@ -164,7 +166,7 @@ def plans() -> st.SearchStrategy[Plan]:
                     "valid_fraction": numbers(above=0, below=1),
                 },
             ),
-            "model": st.sampled_from(get_args(experiment.Preset)),
+            "model": st.sampled_from(get_args(Preset)),
             "train": section(
                 {},
                 optional={
@@ -176,7 +178,7 @@ def plans() -> st.SearchStrategy[Plan]:
             ),
             "evaluate": section({"batch_size": counts}),
             "optimizer": section({}, optional={"client": optimizers(), "server": optimizers()}),
-            "aggregator": plugins(experiment.Aggregator),
+            "aggregator": plugins(Aggregator),
             "federation": section(
                 {}, optional={"join_timeout": numbers(above=0), "join_grace": numbers(above=0, closed=True)}
             ),
@@ -463,18 +465,3 @@ def test_a_section_that_is_none_stays_refused_under_an_override(tmp_path: Path) 
     """A scheme given elsewhere does not hide that the file's own section is none."""
     line = f"e.yml: data is 3; wanted a mapping of {DATA}; correct data"
     assert refusal(tmp_path, "data: 3", scheme="iid") == line
-
-
-# -- plug-ins ---------------------------------------------------------------------------------------------------------
-
-
-def test_plug_ins_are_those_that_declearn_registers() -> None:
-    """The names that a file may use are exactly those in declearn's registries, but for those of one framework."""
-    from declearn.aggregator import list_aggregators  # noqa: PLC0415 - takes seconds
-    from declearn.optimizer import list_optim_modules, list_optim_regularizers  # noqa: PLC0415
-
-    # importing declearn.model.tensorflow adds a module that wraps optimizers of Keras
-    modules = {name for name, kind in list_optim_modules().items() if "declearn.model." not in kind.__module__}
-    assert set(get_args(experiment.Aggregator)) == set(list_aggregators())
-    assert set(get_args(experiment.Module)) == modules
-    assert set(get_args(experiment.Regularizer)) == set(list_optim_regularizers())

@@ -1,0 +1,101 @@
+"""What is wrong with an experiment file, in one line: what was found, what was wanted, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from services.errors import ExperimentError
+from services.experiment.plan import Plan
+
+
+def explain(path: Path, error: ValidationError, overridden: Mapping[str, Any]) -> ExperimentError:
+    """Word the first thing pydantic found, in the order of the file's sections.
+
+    Args:
+        path: of the file.
+        error: what pydantic found.
+        overridden: values that came from elsewhere than the file, by key.
+    """
+    first = next((e for e in error.errors() if e["type"] == "extra_forbidden"), error.errors()[0])
+    location = [str(part) for part in first["loc"]]
+    where = ".".join(location)
+    if first["type"] in {"extra_forbidden", "invalid_key"}:
+        section = ".".join(location[:-1])
+        known = _known_keys(location[:-1])
+        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+        return ExperimentError(
+            f"{path}: unknown key {location[-1]!r}" + (f" in {section}" if section else ""),
+            f"one of {', '.join(known)}",
+            f"did you mean {near[0]!r}?" if near else "remove it or correct it",
+        )
+    value = first["input"]
+    if first["type"] == "missing":
+        return ExperimentError(f"{path}: {where} is missing", "", f"add {location[-1]}")
+    if where in overridden:
+        name = location[-1]
+        found, remedy = f"{name.upper()} or --{name} is {value!r}", f"correct {name.upper()} or --{name}"
+    else:
+        found = f"{path}: {where} is {kind(value) if isinstance(value, dict | list | None) else repr(value)}"
+        remedy = f"correct {where}"
+    wanted = _wanted(first, location)
+    if first["type"] == "literal_error" and isinstance(value, str):
+        names = [part.strip(" '") for part in wanted.replace(" or ", ", ").split(",")]
+        near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
+        remedy = f"did you mean {near[0]!r}?" if near else remedy
+    return ExperimentError(found, wanted, remedy)
+
+
+_WANTED = {
+    "bool_type": "true or false",
+    "dict_type": "a mapping of parameters",
+    "finite_number": "a finite number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "greater_than": "a number above {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "int_type": "a whole number",
+    "less_than": "a number below {lt:.10g}",
+    "literal_error": "{expected}",
+    "tuple_type": "a list",
+    "value_error": "{error}",
+}
+"""What was wanted, by pydantic's type of error, filled in from the error's context."""
+
+
+def _wanted(error: Any, location: list[str]) -> str:
+    if error["type"] == "model_type":
+        return f"a mapping of {', '.join(_known_keys(location))}"
+    text = _WANTED.get(error["type"], str(error["msg"]))
+    return text.format(**error.get("ctx", {}))
+
+
+def kind(value: Any) -> str:
+    """Word what was found where something else was due."""
+    return {dict: "a mapping", list: "a list", str: "a text", type(None): "empty"}.get(type(value), repr(value))
+
+
+def _known_keys(location: list[str]) -> list[str]:
+    """List the keys of the section at `location`, walking the schema from the plan."""
+    model: type[BaseModel] = Plan
+    for part in location:
+        field = model.model_fields.get(part)
+        if field is None:  # an index in a list of plug-ins
+            continue
+        inner = [field.annotation, *get_args(field.annotation)]
+        sections = [a for a in _flatten(inner) if isinstance(a, type) and issubclass(a, BaseModel)]
+        if sections:
+            model = sections[0]
+    return list(model.model_fields)
+
+
+def _flatten(annotations: list[Any]) -> list[Any]:
+    flat: list[Any] = []
+    for annotation in annotations:
+        flat.append(annotation)
+        flat.extend(_flatten(list(get_args(annotation))))
+    return flat
