@@ -108,7 +108,8 @@ def test_every_column_is_documented() -> None:
     clients, events = rest.split("`events.csv` has")
     assert [column for cells in rows(history) for column in words(cells[0])] == list(HISTORY_COLUMNS)
     assert set(words(clients)) == {*CLIENT_COLUMNS, "trained", "gone", "late", "error"}
-    source = (REPOSITORY / "services" / "server" / "federation.py").read_text(encoding="utf-8")
+    rooms = [REPOSITORY / "services" / "server" / name for name in ("attendance.py", "federation.py")]
+    source = "".join(room.read_text(encoding="utf-8") for room in rooms)
     told = set(
         re.findall(r'"(joined|returned|left|lost|forgotten|refused|standby|dealt|dropped|void|unagreed)"', source)
     )

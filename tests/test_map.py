@@ -21,6 +21,7 @@ ELSEWHERE = {
     "transport/client.py": "tests/transport/test_endpoints.py: both ends meet there",
     "transport/server.py": "tests/transport/test_endpoints.py: both ends meet there",
     "transport/messages.py": "tests/server/test_federation.py: seats are dealt there",
+    "server/attendance.py": "tests/server/test_federation.py: clients that come, go and are dealt to",
     "server/main.py": "tests/server/test_federation.py: whole runs, from start to results",
     "client/main.py": "tests/server/test_federation.py: sessions of real clients",
     "client/secagg.py": "tests/server/test_secagg.py: a set-up takes both ends; its keys are read in tests/init",

@@ -14,7 +14,6 @@ import dataclasses
 import logging
 import math
 import time
-import zlib
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -22,27 +21,19 @@ import numpy as np
 from declearn import messaging
 from declearn.main import FederatedServer
 from declearn.main.config import EvaluateConfig, FLOptimConfig, TrainingConfig
-from declearn.messaging import Message
 from declearn.metrics import MulticlassAccuracyPrecisionRecall
 from declearn.model.tensorflow import TensorflowModel, TensorflowVector
 from declearn.secagg import messaging as secagg_messaging
 
 from services.errors import QuorumError, TrainingError
 from services.experiment import Plan
+from services.server.attendance import Attendance
 from services.server.checkpoint import Checkpoint
 from services.server.evaluation import HeldOut, Score
-from services.server.membership import Member, Membership, Seat, natural
+from services.server.membership import Seat
 from services.server.results import ClientRound, Round, RunFolder
 from services.server.secagg import FEWEST, SecureAggregation
-from services.transport.hub import ClientGoneError, Mailbox
-from services.transport.messages import DEALABLE, ClientState, Deal, DealReply, StandBy, StateQuery
 from services.transport.server import FAREWELL_TIMEOUT, Loss, ServerEndpoint, Traffic
-
-SET_UP_TIMEOUT = 600.0
-"""Seconds a newcomer has to import its framework and build the model; many on one machine take minutes."""
-
-DEAL_TIMEOUT = 60.0
-"""Seconds a member has to load its index set; one that takes longer misses a round."""
 
 MOST_VOID_ROUNDS = 3
 """Rounds in a row that may fail for want of answers from clients that are there."""
@@ -85,12 +76,15 @@ class Federation(FederatedServer):
         self.round = 0
         self.phase = "gathering"
         self.best_round = 0
-        self.seats: dict[str, Seat] = {}
-        self.client_states: dict[str, bytes] = {}
-        self.membership = Membership(sizes, plan.federation.rejoin_grace)
-        self._set_ups: dict[str, asyncio.Task[None]] = {}
-        self._changed = asyncio.Event()
-        self._standby: tuple[str, ...] = ()
+        self.attendance = Attendance(
+            plan,
+            endpoint,
+            folder,
+            sizes,
+            request=self._init_request,
+            on_join=self._clients_holding_latest_model.discard,
+            now=lambda: self.round,
+        )
         self.secure = SecureAggregation(plan.secagg, endpoint) if plan.secagg else None
         self._keeping: asyncio.Task[None] | None = None
         self._train = TrainingConfig(
@@ -103,11 +97,16 @@ class Federation(FederatedServer):
 
     def attend(self) -> None:
         """Set up those who are there, and from now on everybody who comes."""
-        hub = self.netwk.handler
-        for mailbox in list(hub.mailboxes.values()):
-            self._on_join(mailbox)
-        hub.on_join, hub.on_leave = self._on_join, self._on_leave
-        hub.on_late = lambda _: self._changed.set()
+        self.attendance.open()
+
+    def _init_request(self) -> messaging.InitRequest:
+        return messaging.InitRequest(
+            model=self.model,
+            optim=self.c_opt,
+            aggrg=self.aggrg,
+            metrics=self.metrics.get_config()["metrics"],
+            secagg=self.plan.secagg,
+        )
 
     async def train(self) -> None:
         """Run all rounds of the plan that are yet to be run; `attend` comes first.
@@ -117,7 +116,7 @@ class Federation(FederatedServer):
             TrainingError: the model is no longer finite, or clients that are there can't train it.
             StorageError: the results can't be written.
         """
-        await self._settled()
+        await self.attendance.settled()
         void = 0
         before: list[str] = []
         while self.round < self.plan.rounds:
@@ -140,10 +139,7 @@ class Federation(FederatedServer):
         Raises:
             StorageError: it can't be written.
         """
-        hub = self.netwk.handler
-        hub.on_join = hub.on_leave = hub.on_late = None
-        for task in self._set_ups.values():
-            task.cancel()
+        self.attendance.close()
         if self._keeping is not None:
             await self._keeping
 
@@ -172,8 +168,8 @@ class Federation(FederatedServer):
             best_round=self.best_round,
             losses=tuple(self._losses),
             optimizer=self.optim.get_state(),
-            client_states=dict(self.client_states),
-            seats={name: (seat.size, seat.seat) for name, seat in self.seats.items()},
+            client_states=dict(self.attendance.client_states),
+            seats={name: (seat.size, seat.seat) for name, seat in self.attendance.seats.items()},
             elapsed=self.folder.elapsed(),
             rounds=tuple(self.folder.rounds),
             clients=tuple(self.folder.clients),
@@ -186,8 +182,8 @@ class Federation(FederatedServer):
         self._best, self.best_round = state.best, state.best_round
         self._losses = list(state.losses)
         self.optim.set_state(state.optimizer)
-        self.client_states = dict(state.client_states)
-        self.seats = {name: Seat(*seat) for name, seat in state.seats.items()}
+        self.attendance.client_states = dict(state.client_states)
+        self.attendance.seats = {name: Seat(*seat) for name, seat in state.seats.items()}
         self.folder.restore(state.rounds, state.clients, state.elapsed)
 
     async def _keep(self) -> None:
@@ -197,58 +193,7 @@ class Federation(FederatedServer):
         state = self.checkpoint()
         self._keeping = asyncio.create_task(asyncio.to_thread(self.folder.keep, state))
 
-    # -- members --------------------------------------------------------------------------------------------------
-
-    def _on_join(self, mailbox: Mailbox) -> None:
-        name = mailbox.name
-        returns = self.membership.join(name, dealable=DEALABLE in mailbox.traits)
-        self._clients_holding_latest_model.discard(name)
-        self.folder.add_event(self.round, "returned" if returns else "joined", name)
-        self._set_ups[name] = asyncio.create_task(self._set_up(name))
-
-    def _on_leave(self, name: str, reason: str, clean: bool) -> None:  # noqa: FBT001 - the hub's callback
-        if name not in self.membership.members:
-            return
-        self.membership.leave(name, clean=clean)
-        task = self._set_ups.pop(name, None)
-        if task is not None:
-            task.cancel()
-        self.folder.add_event(self.round, "left" if clean else "lost", name, reason)
-        if clean:
-            logger.info("%s left: %s", name, reason)
-        else:
-            logger.warning("lost %s: %s", name, reason)
-        self._changed.set()
-
-    async def _set_up(self, name: str) -> None:
-        """Give a newcomer the model, its optimizer and, where it is known, the state it had."""
-        request = messaging.InitRequest(
-            model=self.model,
-            optim=self.c_opt,
-            aggrg=self.aggrg,
-            metrics=self.metrics.get_config()["metrics"],
-            secagg=self.plan.secagg,
-        )
-        member = self.membership.members[name]
-        if self.plan.deterministic and not self.netwk.traits(name):
-            self._refuse(member, Loss("error", "a deterministic run takes no stock declearn client"))
-            return
-        answers = await self.netwk.ask({name: request}, messaging.InitReply, SET_UP_TIMEOUT)
-        if not answers.losses and name in self.client_states:
-            state = ClientState(self.client_states[name])
-            answers = await self.netwk.ask({name: state}, ClientState, SET_UP_TIMEOUT)
-        if self.membership.members.get(name) is not member:
-            return
-        if name in answers.losses:
-            self._refuse(member, answers.losses[name])
-        else:
-            member.ready = True
-        self._changed.set()
-
-    async def _settled(self) -> None:
-        """Wait until everybody who has come so far is set up, or can't be."""
-        if self._set_ups:
-            await asyncio.wait(list(self._set_ups.values()))
+    # -- between two rounds ---------------------------------------------------------------------------------------
 
     async def _boundary(self) -> list[str]:
         """Settle who takes part in the next round; wait for a quorum where there is none.
@@ -262,8 +207,8 @@ class Federation(FederatedServer):
         deadline: float | None = None
         failures = 0
         while True:
-            self._changed.clear()
-            participants = await self._call_the_roll()
+            self.attendance.changed.clear()
+            participants = await self.attendance.call_the_roll()
             if len(participants) >= self._quorum():
                 reason = await self._agree_on_secrets(participants)
                 if reason is None:
@@ -294,10 +239,10 @@ class Federation(FederatedServer):
                     f"at least {self._quorum()} ({why})",
                     "start clients and the server again: the run goes on where it stopped",
                 )
-            wait = min(deadline - loop.time(), self.membership.next_expiry() or math.inf)
+            wait = min(deadline - loop.time(), self.attendance.membership.next_expiry() or math.inf)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.01, wait)):
-                    await self._changed.wait()
+                    await self.attendance.changed.wait()
 
     async def _agree_on_secrets(self, participants: list[str]) -> str | None:
         """Set up secure aggregation among the participants, where the plan asks for it; tells why it failed."""
@@ -308,64 +253,6 @@ class Federation(FederatedServer):
             logger.warning("secure aggregation was not set up: %s", reason)
             self.folder.add_event(self.round, "unagreed", "", reason)
         return reason
-
-    async def _call_the_roll(self) -> list[str]:
-        """Deal the data set to those who are there, and tell who can train."""
-        call = self.membership.roll_call(self.seats)
-        for name in call.forgotten:
-            logger.warning("%s did not return within %g s", name, self.plan.federation.rejoin_grace)
-            self.folder.add_event(self.round, "forgotten", name, "did not return in time")
-        if call.standby != self._standby:
-            self._let_stand_by(call.standby)
-        if call.seats != self.seats and call.size:
-            logger.info("dealing the data set to %d clients", call.size)
-            self.folder.add_event(self.round, "dealt", "", f"{call.size} clients")
-        self.seats = call.seats
-        members = self.membership.members
-        requests: dict[str, Message] = {
-            name: Deal(seat.size, seat.seat, derived_seed(self.plan.seed, seat.size, seat.seat))
-            for name, seat in call.seats.items()
-            if members[name].connected and members[name].dealt != seat and not self.netwk.handler.is_busy(name)
-        }
-        if requests:
-            asked = {name: members[name] for name in requests}
-            answers = await self.netwk.ask(requests, DealReply, DEAL_TIMEOUT)
-            for name, member in asked.items():
-                if members.get(name) is not member:
-                    continue  # it went, or came anew, meanwhile
-                if name in answers.replies:
-                    member.dealt = call.seats[name]
-                elif answers.losses[name].kind == "error":
-                    self._refuse(member, answers.losses[name])
-        return [name for name in call.participants if self.membership.is_ready(name) and self._is_dealt(name)]
-
-    def _is_dealt(self, name: str) -> bool:
-        """Tell whether a member holds what it should train on, and is not at work on a round that is over."""
-        member = self.membership.members[name]
-        if self.netwk.handler.is_busy(name):
-            return False
-        return not member.dealable or (name in self.seats and member.dealt == self.seats[name])
-
-    def _refuse(self, member: Member, loss: Loss) -> None:
-        """Leave out a member that can't be set up, or can't load what it is dealt."""
-        if loss.kind == "gone":
-            return  # the hub reports it
-        member.refused = loss.reason
-        logger.warning("%s can't take part: %s", member.name, loss.reason)
-        self.folder.add_event(self.round, "refused", member.name, loss.reason)
-
-    def _let_stand_by(self, names: tuple[str, ...]) -> None:
-        self._standby = names
-        reason = f"the data set is dealt to at most {max(self.membership.sizes, default=0)} clients"
-        if not self.membership.sizes:
-            reason = "there is no data set to deal; run `fed init`, or start clients as `fed client NAME FOLDER`"
-        if names:
-            logger.warning("%s stand by: %s", ", ".join(names), reason)
-        for name in names:
-            self.membership.members[name].dealt = None
-            self.folder.add_event(self.round, "standby", name, reason)
-            with contextlib.suppress(ClientGoneError):
-                self.netwk.handler.post_message(StandBy(reason).serialize(), name)
 
     # -- one round ------------------------------------------------------------------------------------------------
 
@@ -385,7 +272,7 @@ class Federation(FederatedServer):
         )
         expected = messaging.TrainReply if self.secure is None else secagg_messaging.SecaggTrainReply
         trained, losses = await self._ask(request, members, expected, limits.round_timeout)
-        states = await self._collect_states(list(trained)) if self.plan.deterministic else {}
+        states = await self.attendance.collect_states(list(trained)) if self.plan.deterministic else {}
         missing = self.plan.deterministic and any(name not in trained or name not in states for name in members)
         if self.secure is not None and len(trained) < len(members):
             missing = True
@@ -398,7 +285,7 @@ class Federation(FederatedServer):
         self.client_sampler.update(updates, self.model)
         await asyncio.to_thread(self._conduct_global_update, updates)
         self.round = number
-        self.client_states |= states
+        self.attendance.client_states |= states
         self.phase = "evaluating"
         scoring = asyncio.create_task(asyncio.to_thread(self.held_out.score, self.model))
         left = max(1.0, limits.round_timeout - (time.monotonic() - start))
@@ -416,7 +303,7 @@ class Federation(FederatedServer):
         """Evaluate on the clients' validation images; under secure aggregation again, while one of them is lost."""
         request = messaging.EvaluationRequest(round_i=number, weights=None, **self._evaluate.message_params)
         while True:
-            members = [client for client in members if self.membership.is_ready(client)]
+            members = [client for client in members if self.attendance.membership.is_ready(client)]
             if self.secure is None:
                 replies, _ = await self._ask(request, members, messaging.EvaluationReply, timeout)
                 return replies
@@ -455,11 +342,6 @@ class Federation(FederatedServer):
         before = sum(row.round == self.round for row in self.folder.clients) if self.plan.deterministic else 0
         return max(self.plan.federation.min_clients, before, FEWEST if self.secure is not None else 1)
 
-    async def _collect_states(self, members: list[str]) -> dict[str, bytes]:
-        """Fetch the clients' optimizer states, so that a resumed run equals an uninterrupted one."""
-        answers = await self.netwk.ask(dict.fromkeys(members, StateQuery()), ClientState, SET_UP_TIMEOUT)
-        return {name: reply.deserialize().state for name, reply in answers.replies.items()}
-
     def _record(
         self,
         members: list[str],
@@ -486,7 +368,7 @@ class Federation(FederatedServer):
             eval_s=max((reply.t_spent for reply in evaluated.values()), default=0.0),
             clients=len(trained),
             dropped=len(members) - len(trained),
-            size=len(self.seats),
+            size=len(self.attendance.seats),
             loss=loss,
             accuracy=accuracy,
             test_loss=score.loss,
@@ -525,7 +407,7 @@ class Federation(FederatedServer):
         loss: Loss | None,
         before: Traffic,
     ) -> ClientRound:
-        seat = self.seats.get(client)
+        seat = self.attendance.seats.get(client)
         traffic = self.netwk.traffic[client]
         accuracy = None
         hidden = self.secure is not None
@@ -551,13 +433,5 @@ class Federation(FederatedServer):
         )
 
 
-def derived_seed(seed: int, *parts: int) -> int:
-    """Derive a seed in [0, 2**32[ for one use from a run's seed; the same on every machine."""
-    return zlib.crc32(repr((seed, *parts)).encode())
-
-
 def _accuracy(metrics: dict[str, Any]) -> float:
     return float(np.asarray(metrics.get("accuracy", np.nan)))
-
-
-__all__ = ["Federation", "derived_seed", "natural"]

@@ -250,7 +250,7 @@ class Run:
     async def _regather(self, federation: Federation) -> None:
         """Wait for the clients of the run that is resumed; go on with fewer when some do not return in time."""
         hub, limits = self.endpoint.handler, self.plan.federation
-        before = len(federation.seats) or self.options.clients
+        before = len(federation.attendance.seats) or self.options.clients
         logger.info(
             "resuming run %s at round %d of %d; waiting for its %d clients",
             self.folder.run_id,

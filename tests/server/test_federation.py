@@ -13,7 +13,7 @@ from services import shards
 from services.errors import ConflictError, QuorumError, TrainingError
 from services.init import folders
 from services.paths import Paths
-from services.server.federation import derived_seed
+from services.server.attendance import derived_seed
 from services.server.main import open_folder
 from services.server.membership import natural
 from tests.federation import PATIENCE, Federation, plan
@@ -231,7 +231,7 @@ def test_a_newcomer_takes_part_in_the_next_round(small: Paths) -> None:
             async def bring_another(number: int) -> None:
                 if number == 2:
                     late.append(federation.client(1))
-                    while state.federation is None or not state.federation.membership.is_ready("client_1"):
+                    while state.federation is None or not state.federation.attendance.membership.is_ready("client_1"):
                         await asyncio.sleep(0.01)
 
             first = federation.client(0, before_round=bring_another)
