@@ -95,9 +95,7 @@ def write(line: str) -> None:
     """Replace the row of the same name in the page."""
     start = line.split("|")[1]
     lines = PAGE.read_text(encoding="utf-8").splitlines()
-    PAGE.write_text(
-        "\n".join(line if old.startswith(f"|{start}|") else old for old in lines) + "\n", encoding="utf-8"
-    )
+    PAGE.write_text("\n".join(line if old.startswith(f"|{start}|") else old for old in lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ import contextlib
 import csv
 import functools
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from declearn import messaging
 
@@ -25,8 +25,15 @@ from services.transport import tls
 from services.transport.client import ClientEndpoint
 from services.transport.server import ServerEndpoint
 
+T = TypeVar("T")
+
 PATIENCE = 60.0
 """Seconds that a federation of the tests may take in all."""
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run `work` in a loop of its own, in bounded time."""
+    return asyncio.run(asyncio.wait_for(work, PATIENCE))
 
 
 def plan(**changes: Any) -> Plan:
@@ -127,6 +134,28 @@ class Federation:
         return asyncio.create_task(
             _Hooked(endpoint, shard=own, deal=deal, keys=keys, before_round=before_round).async_run()
         )
+
+    async def play(self, clients: int = 2, *, stop_before: int | None = None) -> None:
+        """Run to the end; with `stop_before`, end everybody as that round begins, and start all of them anew."""
+        async with self.server() as (_, server):
+
+            async def stop(number: int) -> None:
+                if number == stop_before:
+                    server.cancel()
+
+            tasks = [self.client(number, before_round=None if number else stop) for number in range(clients)]
+            await asyncio.wait({server})
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if stop_before is None:
+                await server
+        if stop_before is not None:
+            assert self.summary["status"] == "stopped"
+            await self.play(clients)
+
+    def learned(self) -> list[tuple[str, ...]]:
+        """What the newest run came to in each round: its figures that do not depend on the clock."""
+        columns = ("round", "clients", "loss", "accuracy", "test_loss", "test_accuracy")
+        return [tuple(row[column] for column in columns) for row in self.table("history.csv")]
 
     @property
     def summary(self) -> dict[str, Any]:

@@ -174,7 +174,8 @@ def test_every_choice_is_documented() -> None:
     assert ranges["data.dataset"] == sections["Data"]["properties"]["dataset"]["enum"]
     assert ranges["model.preset"] == sections["Model"]["properties"]["preset"]["enum"]
     lists = section(EXTENDING, "Plug-ins").split("```")[2]
-    for title, kind in (("Aggregators", "Aggregator"), ("Regularizers", "Regularizer"), ("Modules", "Module")):
+    titles = ("Aggregators", "Aggregator"), ("Regularizers", "Regularizer"), ("Modules", "Module")
+    for title, kind in (*titles, ("Schedulers", "Scheduler")):
         line = lists.split(f"- {title}:")[1].split("\n- ")[0].split("\n\n")[0]
         assert words(line) == sections[f"{kind}Plugin"]["properties"]["name"]["enum"]
 
@@ -212,9 +213,10 @@ def test_ranges_are_those_of_the_schema() -> None:
             assert not accepts(key, outside), key
 
 
-def test_the_example_of_plug_ins_loads() -> None:
+@pytest.mark.parametrize("title", ["Plug-ins", "Schedules"])
+def test_the_examples_of_a_plan_load(title: str) -> None:
     """The YAML in the page is a plan."""
-    Plan.model_validate(yaml.safe_load(section(EXTENDING, "Plug-ins").split("```yaml")[1].split("```")[0]))
+    Plan.model_validate(yaml.safe_load(section(EXTENDING, title).split("```yaml")[1].split("```")[0]))
 
 
 # -- words and links --------------------------------------------------------------------------------------------------

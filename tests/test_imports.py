@@ -21,6 +21,7 @@ RANKS = {
     "logs": 1,
     "signals": 1,
     "shards": 2,
+    "schedules": 2,
     "distribution": 3,
     "transport": 3,
     "init": 4,

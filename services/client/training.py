@@ -7,11 +7,13 @@ from typing import Any, cast
 
 import numpy as np
 import tensorflow as tf
+from declearn import messaging
 from declearn.model.tensorflow import TensorflowModel
 from declearn.training import TrainingManager
 from declearn.typing import Batch
 
 from services.client.dataset import ImageDataset
+from services.schedules import ScheduledOptimizer
 
 
 class CompiledModel(TensorflowModel, register=False):
@@ -44,13 +46,17 @@ class CompiledModel(TensorflowModel, register=False):
 
 
 class LocalTraining(TrainingManager):
-    """`TrainingManager` that ends within one step when told to.
+    """`TrainingManager` that ends within one step when told to, and whose rates follow the federation's rounds.
 
-    Overrides `run_train_step`, which raises `StopIteration` (upstream's own way to end a round early) once interrupted.
+    Overrides `run_train_step`, which raises `StopIteration` (upstream's own way to end a round early) once interrupted,
+    and `training_round`: upstream's schedules begin anew with each process, and stand still while a client is away.
     """
+
+    optim: ScheduledOptimizer
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.optim = ScheduledOptimizer.of(self.optim)
         self._interrupted = threading.Event()
 
     def interrupt(self) -> None:
@@ -69,6 +75,12 @@ class LocalTraining(TrainingManager):
             generator = getattr(layer, "seed_generator", None)
             if generator is not None:
                 generator.state.assign([seed, number])
+
+    def training_round(self, message: messaging.TrainRequest) -> messaging.TrainReply | messaging.Error:
+        images = self.train_data.get_data_specs().n_samples or 0
+        steps = max(1, images // message.batches["batch_size"]) * (message.n_epoch or 1)
+        self.optim.reach_round(message.round_i, min(steps, message.n_steps or steps))
+        return super().training_round(message)
 
     def run_train_step(self, batch: Batch) -> None:
         if self._interrupted.is_set():

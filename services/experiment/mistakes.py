@@ -10,6 +10,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from services.errors import ExperimentError
+from services.experiment.algorithm import NUMBER, SCHEDULER
 from services.experiment.plan import Plan
 
 
@@ -22,7 +23,7 @@ def explain(path: Path, error: ValidationError, overridden: Mapping[str, Any]) -
         overridden: values that came from elsewhere than the file, by key.
     """
     first = next((e for e in error.errors() if e["type"] == "extra_forbidden"), error.errors()[0])
-    location = [str(part) for part in first["loc"]]
+    location = [str(part) for part in first["loc"] if part not in {NUMBER, SCHEDULER}]
     where = ".".join(location)
     if first["type"] in {"extra_forbidden", "invalid_key"}:
         section = ".".join(location[:-1])

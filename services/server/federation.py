@@ -27,6 +27,7 @@ from declearn.secagg import messaging as secagg_messaging
 
 from services.errors import QuorumError, TrainingError
 from services.experiment import Plan
+from services.schedules import ScheduledOptimizer
 from services.server.attendance import Attendance
 from services.server.checkpoint import Checkpoint
 from services.server.evaluation import HeldOut, Score
@@ -56,6 +57,7 @@ class Federation(FederatedServer):
 
     netwk: ServerEndpoint
     model: TensorflowModel
+    optim: ScheduledOptimizer
 
     def __init__(
         self,
@@ -283,6 +285,7 @@ class Federation(FederatedServer):
             return False
         updates = trained if self.secure is None else {"aggregated": self.secure.aggregate(trained)}
         self.client_sampler.update(updates, self.model)
+        self.optim.start_step()
         await asyncio.to_thread(self._conduct_global_update, updates)
         self.round = number
         self.attendance.client_states |= states

@@ -10,12 +10,14 @@ import keras
 from declearn.aggregator import list_aggregators
 from declearn.main.config import FLOptimConfig
 from declearn.model.tensorflow import TensorflowModel
-from declearn.optimizer import Optimizer, list_optim_modules, list_optim_regularizers
+from declearn.optimizer import Optimizer, list_optim_modules, list_optim_regularizers, list_rate_schedulers
 from keras import layers
 
 from services.errors import ExperimentError
 from services.experiment import Plan
-from services.experiment.algorithm import OptimizerSpec
+from services.experiment.algorithm import OptimizerSpec, SchedulerPlugin
+from services.experiment.base import plugin
+from services.schedules import ScheduledOptimizer
 
 
 def _cnn(classes: int) -> list[keras.layers.Layer]:
@@ -90,7 +92,7 @@ def build_optim(plan: Plan) -> FLOptimConfig:
         return FLOptimConfig.from_params(
             aggregator=aggregator(**_parameters(name, aggregator, plan.aggregator.parameters)),
             client_opt=_optimizer(plan.optimizer.client),
-            server_opt=_optimizer(plan.optimizer.server),
+            server_opt=ScheduledOptimizer.of(_optimizer(plan.optimizer.server)),
         )
     except (KeyError, TypeError, ValueError) as exc:
         raise ExperimentError(
@@ -103,11 +105,22 @@ def build_optim(plan: Plan) -> FLOptimConfig:
 def _optimizer(spec: OptimizerSpec) -> Optimizer:
     regularizers, modules = list_optim_regularizers(), list_optim_modules()
     return Optimizer(
-        lrate=spec.lrate,
-        w_decay=spec.w_decay,
+        lrate=_rate(spec.lrate),
+        w_decay=_rate(spec.w_decay),
         regularizers=[(p.name, _parameters(p.name, regularizers[p.name], p.parameters)) for p in spec.regularizers],
         modules=[(p.name, _parameters(p.name, modules[p.name], p.parameters)) for p in spec.modules],
     )
+
+
+def _rate(rate: float | SchedulerPlugin) -> Any:
+    """Turn a rate into what declearn's optimizer takes; `base` of a warm-up may be a rate of its own."""
+    if not isinstance(rate, SchedulerPlugin):
+        return float(rate)
+    given = dict(rate.parameters)
+    base = given.get("base")
+    if rate.name in {"warmup", "warmup-rounds"} and isinstance(base, dict | str):
+        given["base"] = _rate(SchedulerPlugin.model_validate(plugin(base)))
+    return rate.name, _parameters(rate.name, list_rate_schedulers()[rate.name], given)
 
 
 def _parameters(name: str, plugin: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,15 +134,22 @@ def _parameters(name: str, plugin: type[Any], given: Mapping[str, Any]) -> dict[
     known = inspect.signature(plugin).parameters
     checked: dict[str, Any] = {}
     for key, value in given.items():
-        default = known[key].default if key in known else None
+        annotation = known[key].annotation if key in known else None
+        kind = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
         if key not in known:
             fault, wanted = "unknown", f"one of {', '.join(known)}" if known else "none"
-        elif isinstance(default, bool) and not isinstance(value, bool):
+        elif kind == "bool" and not isinstance(value, bool):
             fault, wanted = repr(value), "true or false"
-        elif isinstance(default, float) and (isinstance(value, bool) or not isinstance(value, int | float)):
+        elif kind == "float" and not number:
             fault, wanted = repr(value), "a number"
+        elif kind == "int" and not (number and isinstance(value, int)):
+            fault, wanted = repr(value), "a whole number"
         else:
-            checked[key] = float(value) if isinstance(default, float) else value
+            checked[key] = float(value) if kind == "float" else value
             continue
         raise ExperimentError(f"parameter {key!r} of {name} is {fault}", wanted, "correct it in the experiment file")
+    missing = [key for key, parameter in known.items() if parameter.default is parameter.empty and key not in checked]
+    if missing:
+        raise ExperimentError(f"{name} lacks {', '.join(missing)}", "", "add that parameter in the experiment file")
     return checked

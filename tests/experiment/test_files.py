@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from services import experiment
 from services.errors import ExperimentError
 from services.experiment import Plan
-from services.experiment.algorithm import Aggregator, Module, Regularizer
+from services.experiment.algorithm import Aggregator, Module, Regularizer, Scheduler
 from services.experiment.model import Preset
 from tests.support import REPOSITORY
 
@@ -26,6 +26,10 @@ KEYS = "rounds, seed, deterministic, data, model, train, evaluate, optimizer, ag
 MODULES = (
     "'adagrad', 'adam', 'ewma', 'gaussian-noise', 'l2-clipping', 'l2-global-clipping', 'momentum', 'rmsprop',"
     " 'scaffold-client', 'scaffold-server', 'yogi' or 'yogi-momentum'"
+)
+SCHEDULERS = (
+    "'cosine-annealing', 'cosine-annealing-warm-restarts', 'cyclic-exp-range', 'cyclic-triangular',"
+    " 'exponential-decay', 'inverse-scaling', 'linear-decay', 'piecewise-decay', 'polynomial-decay', 'warmup' or 'warmup-rounds'"
 )
 
 
@@ -141,8 +145,8 @@ def optimizers() -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries(
         {},
         optional={
-            "lrate": numbers(above=0),
-            "w_decay": numbers(above=0, closed=True),
+            "lrate": numbers(above=0) | plugins(Scheduler),
+            "w_decay": numbers(above=0, closed=True) | plugins(Scheduler),
             "regularizers": st.lists(plugins(Regularizer), max_size=2),
             "modules": st.lists(plugins(Module), max_size=2),
         },
@@ -340,6 +344,10 @@ def test_a_truth_value_is_no_number(tmp_path: Path, key: str, wanted: str, truth
                 "e.yml: optimizer.client.regularizers.0.name is 'adam'; wanted 'fedprox', 'lasso' or 'ridge';"
                 " correct optimizer.client.regularizers.0.name"
             ),
+        ),
+        (
+            "optimizer: {client: {lrate: cosine}}",
+            (f"e.yml: optimizer.client.lrate.name is 'cosine'; wanted {SCHEDULERS}; did you mean 'cosine-annealing'?"),
         ),
         (
             "data: {scheme: }",

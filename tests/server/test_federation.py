@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
 
 import keras
 import pytest
@@ -16,14 +14,7 @@ from services.paths import Paths
 from services.server.attendance import derived_seed
 from services.server.main import open_folder
 from services.server.membership import natural
-from tests.federation import PATIENCE, Federation, plan
-
-T = TypeVar("T")
-
-
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run `work` in a loop of its own, in bounded time."""
-    return asyncio.run(asyncio.wait_for(work, PATIENCE))
+from tests.federation import Federation, plan, run
 
 
 def test_a_run_ends_with_everything_that_the_results_promise(small: Paths) -> None:

@@ -12,6 +12,7 @@ from services.errors import ExperimentError
 from services.experiment import Plan
 from services.experiment.algorithm import Aggregator, Module, Regularizer
 from services.experiment.model import Preset
+from services.schedules import ScheduledOptimizer
 from services.server import model
 from services.server.model import build_model, build_optim
 
@@ -99,6 +100,22 @@ def test_the_plan_is_what_the_optimizers_do() -> None:
     assert (momentum.name, momentum.get_config()) == ("momentum", {"beta": 0.8, "nesterov": True})
 
 
+def test_a_rate_may_be_scheduled() -> None:
+    """A scheduler stands for a rate on either side; a warm-up may lead to another schedule."""
+    optim = build_optim(
+        plan(
+            optimizer={
+                "client": {"lrate": {"warmup": {"base": {"linear-decay": {"base": 1, "rate": 0.1}}, "warmup": 3}}},
+                "server": {"w_decay": {"inverse-scaling": {"base": 1.0, "rate": 1, "step_level": False}}},
+            }
+        )
+    )
+    decay = ("linear-decay", {"base": 1.0, "rate": 0.1, "step_level": True})
+    assert optim.client_opt.get_config()["lrate"] == ("warmup", {"base": decay, "warmup": 3})
+    assert optim.server_opt.w_decay == 1.0
+    assert isinstance(optim.server_opt, ScheduledOptimizer)
+
+
 @pytest.mark.parametrize("name", get_args(Module))
 def test_every_module_can_be_made(name: str) -> None:
     """Each module that a file may name can be made without parameters."""
@@ -150,6 +167,17 @@ def test_a_whole_number_will_do_for_a_number() -> None:
         (
             {"aggregator": {"averaging": {"steps_weighted": 1}}},
             "parameter 'steps_weighted' of averaging is 1; wanted true or false; correct it in the experiment file",
+        ),
+        (
+            {"optimizer": {"client": {"lrate": {"cosine-annealing": {"base": 0.1, "duration": 2.5}}}}},
+            (
+                "parameter 'duration' of cosine-annealing is 2.5; wanted a whole number;"
+                " correct it in the experiment file"
+            ),
+        ),
+        (
+            {"optimizer": {"client": {"lrate": "cosine-annealing"}}},
+            "cosine-annealing lacks base, max_lr, duration; add that parameter in the experiment file",
         ),
         (
             {"aggregator": {"sum": {"x": 1}}},
