@@ -29,7 +29,8 @@ MODULES = (
 )
 SCHEDULERS = (
     "'cosine-annealing', 'cosine-annealing-warm-restarts', 'cyclic-exp-range', 'cyclic-triangular',"
-    " 'exponential-decay', 'inverse-scaling', 'linear-decay', 'piecewise-decay', 'polynomial-decay', 'warmup' or 'warmup-rounds'"
+    " 'exponential-decay', 'inverse-scaling', 'linear-decay', 'piecewise-decay', 'polynomial-decay', 'warmup'"
+    " or 'warmup-rounds'"
 )
 
 
