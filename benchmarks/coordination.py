@@ -159,6 +159,7 @@ def _serve_ours(folder: str, count: int, rounds: int, _: float, end: Connection)
         root / "server-pkey.pem",
         root / "ca-cert.pem",
         test,
+        root / "denylist",
         root / "results",
     )
 
@@ -191,7 +192,7 @@ def _host_ours(folder: str, count: int, port: int) -> None:
         context = tls.client_context(
             clients / "ca-cert.pem", clients / f"{name}-cert.pem", clients / f"{name}-pkey.pem"
         )
-        endpoint = ClientEndpoint(f"wss://localhost:{port}", name, context, dealable=False, timeout=60)
+        endpoint = ClientEndpoint(f"wss://localhost:{port}", name, lambda: context, dealable=False, timeout=60)
         await Session(endpoint, shard=shards.load_folder(root / name), deal=None).async_run()
 
     async def everybody() -> None:

@@ -71,7 +71,7 @@ def _wait(folder: str, count: int, port: int) -> None:
         context = tls.client_context(
             clients / "ca-cert.pem", clients / f"{name}-cert.pem", clients / f"{name}-pkey.pem"
         )
-        endpoint = ClientEndpoint(f"wss://localhost:{port}", name, context, dealable=True, timeout=60)
+        endpoint = ClientEndpoint(f"wss://localhost:{port}", name, lambda: context, dealable=True, timeout=60)
         await endpoint.start()
         await endpoint.recv_message()
 

@@ -217,6 +217,7 @@ def _server(options: argparse.Namespace, env: settings.Settings) -> None:
             key=options.private_key,
             ca=ca,
             test=paths.test,
+            denylist=env.root / env.denylist,
             results=paths.results,
             liveness_timeout=env.liveness_timeout,
             fresh=options.fresh or env.fresh,

@@ -37,6 +37,7 @@ class Settings:
         server_grace: seconds a client keeps trying to reach a server that it has lost.
         liveness_timeout: seconds after which either side takes a silent other for gone.
         fresh: begin a new run although an unfinished one is there.
+        denylist: folder of the list of clients that may not take part.
         client_name: identity a client claims, or None for the lowest free one.
         root: folder that holds `data/`, `certs/` and `results/`.
         data: folder that holds the data set, or None for the data set's own place.
@@ -56,6 +57,7 @@ class Settings:
     server_grace: float = 120.0
     liveness_timeout: float = 20.0
     fresh: bool = False
+    denylist: Path = Path("certs/denylist")
     client_name: str | None = None
     root: Path = Path()
     data: Path | None = None
@@ -86,6 +88,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         server_grace=_or(_integer(env, "SERVER_GRACE", 1, None), default.server_grace),
         liveness_timeout=_or(_integer(env, "LIVENESS_TIMEOUT", 1, None), default.liveness_timeout),
         fresh=bool(_integer(env, "FRESH", 0, 1)),
+        denylist=Path(_text(env, "DENYLIST") or default.denylist),
         client_name=_text(env, "CLIENT_NAME"),
         root=Path(_text(env, "FED_ROOT") or default.root),
         data=None if (data := _text(env, "DATA")) is None else Path(data),

@@ -91,6 +91,7 @@ class Federation:
             key=paths.certs / SERVER_KEY,
             ca=paths.certs / CA_CERTIFICATE,
             test=paths.test,
+            denylist=paths.certs / "denylist",
             results=paths.results,
         )
         self.endpoint: ServerEndpoint | None = None
@@ -128,7 +129,7 @@ class Federation:
         )
         own = None if own_data is None else shards.load_folder(own_data)
         uri = f"wss://localhost:{self.endpoint.port}"
-        endpoint = ClientEndpoint(uri, name, context, dealable=own is None, timeout=20.0)
+        endpoint = ClientEndpoint(uri, name, lambda: context, dealable=own is None, timeout=20.0)
         keys = load_keys(folder, name)
         deal = functools.partial(shards.load_shard, self.paths.shards)
         return asyncio.create_task(

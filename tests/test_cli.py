@@ -362,6 +362,7 @@ def test_server_takes_what_run_server_takes(server: Recorder) -> None:
         key=Path("certs/server-pkey.pem"),
         ca=Path("certs/ca-cert.pem"),
         test=Path("data/test"),
+        denylist=Path("certs/denylist"),
         results=Path("results"),
     )
 

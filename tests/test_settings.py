@@ -40,6 +40,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
         ("STATUS_PORT", "0", {"status_port": 0}),
         ("SERVER_URI", "wss://server:1", {"server_uri": "wss://server:1"}),
         ("CONNECT_TIMEOUT", "3", {"connect_timeout": 3}),
+        ("DENYLIST", "deny", {"denylist": Path("deny")}),
         ("CLIENT_NAME", "client_9", {"client_name": "client_9"}),
         ("FED_ROOT", "/fed", {"root": Path("/fed")}),
     ],

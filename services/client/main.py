@@ -60,11 +60,12 @@ def run(options: ClientOptions) -> None:
     if options.anonymous:
         if options.name is None or options.ca is None:
             raise UsageError("a client without a certificate has no name or CA", "both", "give NAME and --ca-cert")
-        name, context, lock = options.name, tls.client_context(options.ca, None, None), None
+        name, lock = options.name, None
+        context = functools.partial(tls.client_context, options.ca, None, None)
     else:
         identity = claim(options.identities, options.name)
         name, lock = tls.certificate_name(identity.certificate), identity.lock
-        context = tls.client_context(options.ca or identity.ca, identity.certificate, identity.key)
+        context = functools.partial(tls.client_context, options.ca or identity.ca, identity.certificate, identity.key)
         if (options.identities / secagg_key(name)).exists():
             keys = load_keys(options.identities, name)
     try:

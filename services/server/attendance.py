@@ -125,7 +125,7 @@ class Attendance:
     async def collect_states(self, members: list[str]) -> dict[str, bytes]:
         """Fetch the clients' optimizer states, so that a resumed run equals an uninterrupted one."""
         answers = await self._netwk.ask(dict.fromkeys(members, StateQuery()), ClientState, SET_UP_TIMEOUT)
-        return {name: reply.deserialize().state for name, reply in answers.replies.items()}
+        return {name: reply.state for name, reply in answers.replies.items()}
 
     def _is_dealt(self, name: str) -> bool:
         """Tell whether a member holds what it should train on, and is not at work on a round that is over."""

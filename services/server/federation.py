@@ -39,6 +39,13 @@ from services.transport.server import FAREWELL_TIMEOUT, Loss, ServerEndpoint, Tr
 MOST_VOID_ROUNDS = 3
 """Rounds in a row that may fail for want of answers from clients that are there."""
 
+LARGEST_MESSAGE = 2**20
+"""Bytes of a client's message beside what grows with the model."""
+
+CLEAR, HIDDEN = 8, 256
+"""How many times the model's weights a message may weigh: with auxiliary variables or an optimizer's state; as the
+integers of secure aggregation, of which Joye-Libert's have 512 bytes for each of a weight's four."""
+
 logger = logging.getLogger("fed.server")
 
 
@@ -78,6 +85,7 @@ class Federation(FederatedServer):
         self.round = 0
         self.phase = "gathering"
         self.best_round = 0
+        endpoint.door.largest = LARGEST_MESSAGE + model_bytes(model) * (HIDDEN if plan.secagg else CLEAR)
         self.attendance = Attendance(
             plan,
             endpoint,
@@ -269,6 +277,8 @@ class Federation(FederatedServer):
         before = {client: dataclasses.replace(self.netwk.traffic[client]) for client in members}
         limits = self.plan.federation
         self.phase = "training"
+        if not self.netwk.authenticates:
+            logger.warning("round %d: client authentication is off, anybody may have joined", number)
         request = messaging.TrainRequest(
             round_i=number, weights=None, aux_var=self.optim.collect_aux_var(), **self._train.message_params
         )
@@ -336,9 +346,7 @@ class Federation(FederatedServer):
         for client, loss in answers.losses.items():
             logger.warning("%s dropped out of round %d: %s", client, request.round_i, loss.reason)
             self.folder.add_event(request.round_i, "dropped", client, loss.reason)
-        return {
-            client: answers.replies[client].deserialize() for client in members if client in answers.replies
-        }, answers.losses
+        return {client: answers.replies[client] for client in members if client in answers.replies}, answers.losses
 
     def _quorum(self) -> int:
         """Tell how many clients a round needs: in a deterministic run as many as the last one had, in a sum two."""
@@ -434,6 +442,11 @@ class Federation(FederatedServer):
             bytes_sent=traffic.sent - before.sent,
             bytes_received=traffic.received - before.received,
         )
+
+
+def model_bytes(model: TensorflowModel) -> int:
+    """Tell how many bytes a model's weights have."""
+    return sum(np.asarray(weight).nbytes for weight in model.get_weights().coefs.values())
 
 
 def _accuracy(metrics: dict[str, Any]) -> float:

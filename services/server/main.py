@@ -25,8 +25,8 @@ from services.experiment import Plan
 from services.server import checkpoint
 from services.server.results import LATEST, RunFolder, versions
 from services.server.status import StatusServer
+from services.server.trust import Trust
 from services.signals import until_stopped
-from services.transport import tls
 from services.transport.server import FAREWELL_TIMEOUT, ServerEndpoint
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class ServerOptions:
         key: PEM private key.
         ca: PEM bundle of the CAs whose clients may join; None lets anyone join.
         test: folder of the held-out test images.
+        denylist: folder of the list of clients that may not take part.
         results: folder that receives the run's folder.
         liveness_timeout: seconds after which a silent client is taken for gone.
         fresh: begin a new run although an unfinished one is there.
@@ -64,6 +65,7 @@ class ServerOptions:
     key: Path
     ca: Path | None
     test: Path
+    denylist: Path
     results: Path
     liveness_timeout: float = 20.0
     fresh: bool = False
@@ -82,13 +84,23 @@ def run(plan: Plan, options: ServerOptions) -> None:
             "no more clients than that",
             "lower CLIENTS, or raise MAX_CLIENTS and run `fed init` again",
         )
-    context = tls.server_context(options.certificate, options.key, options.ca)
+    trust = Trust(options.certificate, options.key, options.ca, options.denylist)
     folder, resumed = open_folder(plan, options.results, fresh=options.fresh)
     logs.to_file(folder.path / "server.log")
 
     async def serve() -> None:
-        endpoint = ServerEndpoint(options.host, options.port, context, liveness_timeout=options.liveness_timeout)
-        await until_stopped(Run(plan, options, manifest, endpoint, folder, resumed=resumed).serve())
+        endpoint = ServerEndpoint(
+            options.host,
+            options.port,
+            trust.context,
+            liveness_timeout=options.liveness_timeout,
+            denied=lambda: trust.denied,
+        )
+        watch = asyncio.create_task(trust.watch(endpoint.enforce_denials))
+        try:
+            await until_stopped(Run(plan, options, manifest, endpoint, folder, resumed=resumed).serve())
+        finally:
+            watch.cancel()
 
     try:
         asyncio.run(serve())

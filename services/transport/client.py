@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import http
 import logging
 import os
 import random
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import websockets
 from declearn.communication.api.backend import flags
@@ -16,7 +17,7 @@ from declearn.communication.api.backend.actions import Accept, Join, Reject
 from declearn.communication.utils._compression import resolve_ws_compression
 from declearn.communication.websockets import WebsocketsClient
 from declearn.version import VERSION
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatusCode, InvalidURI
 
 from services.errors import FedError, IdentityError, LostError, NetworkError, RefusedError, UsageError
 from services.transport.hub import NAME_IN_USE
@@ -47,7 +48,7 @@ class ClientEndpoint(WebsocketsClient, register=False):
     Args:
         server_uri: where the server listens, `wss://host:port`.
         name: name to join under; the server compares it with the certificate.
-        context: TLS context, or None for plain websockets (tests).
+        context: makes the TLS context of a connection, from what its files hold then; None for none (tests).
         dealable: announce that the server may deal this client its part of the data.
         timeout: seconds to keep trying to connect and join.
         liveness_timeout: seconds after which a silent server is taken for gone.
@@ -57,7 +58,7 @@ class ClientEndpoint(WebsocketsClient, register=False):
         self,
         server_uri: str,
         name: str,
-        context: ssl.SSLContext | None,
+        context: Callable[[], ssl.SSLContext] | None,
         *,
         dealable: bool,
         timeout: float,
@@ -65,7 +66,7 @@ class ClientEndpoint(WebsocketsClient, register=False):
     ) -> None:
         super().__init__(server_uri=server_uri, name=name)
         self.logger = logging.getLogger("fed.client.network")
-        self._ssl = context
+        self._context = context
         self.timeout = timeout
         self._liveness_timeout = liveness_timeout
         self.headers = {PROBES: "1"} | ({DEALABLE: "1"} if dealable else {})
@@ -126,7 +127,7 @@ class ClientEndpoint(WebsocketsClient, register=False):
             self._socket = await websockets.connect(
                 self.server_uri,
                 logger=logging.getLogger("fed.client.websockets"),
-                ssl=self._ssl,
+                ssl=None if self._context is None else self._context(),
                 extra_headers=self.headers,
                 open_timeout=min(timeout, self._liveness_timeout),
                 ping_interval=self._liveness_timeout / 2,
@@ -190,6 +191,10 @@ def explain_failure(uri: str, error: Exception) -> FedError:
                 "take the identity that the same `fed init` or `fed certs` issued",
             )
         cause = cause.__cause__ or cause.__context__
+    if isinstance(error, InvalidStatusCode) and error.status_code == http.HTTPStatus.FORBIDDEN:
+        return RefusedError(
+            f"{uri} does not let this identity take part", "one that is not denied", "ask who operates the federation"
+        )
     if isinstance(error, InvalidURI | ValueError):
         return UsageError(
             f"server address {uri!r} can't be used", "wss://host:port", "correct SERVER_URI or --serv-uri"

@@ -18,8 +18,14 @@ from declearn.communication.api.backend import MessagesHandler, flags
 from declearn.communication.api.backend.actions import Accept, ActionMessage, Drop, Join, Ping, Recv, Reject, Send
 
 from services.errors import LostError
+from services.transport.refusals import Refusals, one_line
 
 logger = logging.getLogger("fed.server.hub")
+
+MALFORMED = "a message that is none of declearn's"
+
+LONGEST_NAME = 64
+"""Characters of a client's name: as many as a certificate's common name may have (RFC 5280, appendix A.1)."""
 
 NAME_IN_USE = "another client is connected under this name"
 
@@ -90,12 +96,14 @@ class Hub(MessagesHandler):
     Args:
         name_of: tells the name proven by a connection's certificate, or None where none was shown.
         traits_of: tells what a connection's handshake said of its client.
+        refusals: where is noted who was refused.
     """
 
     def __init__(
         self,
         name_of: Callable[[Any], str | None] = lambda _: None,
         traits_of: Callable[[Any], frozenset[str]] = lambda _: frozenset(),
+        refusals: Refusals | None = None,
     ) -> None:
         # upstream's constructor warns that its logger argument is deprecated, yet requires it
         self.logger = logging.getLogger("declearn.server.messages_handler")
@@ -108,6 +116,7 @@ class Hub(MessagesHandler):
         self.on_late: Callable[[str], None] | None = None
         self._name_of = name_of
         self._traits_of = traits_of
+        self.refusals = refusals or Refusals()
         self._last_join = -math.inf
         self._lobby = Mailbox("", None)  # woken whenever somebody joins or leaves
 
@@ -180,10 +189,10 @@ class Hub(MessagesHandler):
         """Accept a client under the name its certificate proves; upstream trusts the name in the message."""
         proven = self._name_of(context)
         if proven is not None and message.name != proven and context not in self.registered_clients:
-            logger.warning("refused %r: its certificate names %r", message.name, proven)
+            self.refusals.note(proven, "it asked to join under another name", message.name)
             return Reject(f"your certificate names {proven!r}, you asked to join as {message.name!r}")
         if proven is not None and proven in self.mailboxes and self.mailboxes[proven].context is not context:
-            logger.warning("refused a second client under the name %r", proven)
+            self.refusals.note(proven, "another client is connected under its name")
             return Reject(NAME_IN_USE)
         answer: Accept | Reject = await super()._handle_join_request(message, context)
         return answer
@@ -229,15 +238,25 @@ class Hub(MessagesHandler):
 
     async def _handle_drop_request(self, message: Drop, context: Any) -> Ping:
         """Let a client go that says good-bye."""
-        self.depart(context, message.reason or "it left", clean=True)
+        self.depart(context, one_line(message.reason or "it left"), clean=True)
         return Ping()
 
     async def handle_message(self, bin_msg: bytes, context: Any) -> ActionMessage:
-        """Answer one message; upstream, but for text frames, which it can't parse and raises on."""
-        if not isinstance(bin_msg, bytes):
+        """Answer one message; upstream raises on bytes that are none, and takes fields of any type."""
+        message = _parse(bin_msg)
+        if message is None:
+            self.refusals.note(self._bearer(context), MALFORMED)
             return Reject(flags.INVALID_MESSAGE)
-        answer: ActionMessage = await super().handle_message(bin_msg, context)
+        if isinstance(message, Join):
+            return await self._handle_join_request(message, context)
+        if context not in self.registered_clients:
+            self.refusals.note(self._bearer(context), "a message before joining")
+            return Reject(flags.REJECT_UNREGISTERED)
+        answer: ActionMessage = await self._handle_registered_client_message(message, context)
         return answer
+
+    def _bearer(self, context: Any) -> str:
+        return self.registered_clients.get(context) or self._name_of(context) or "somebody"
 
     def _mailbox(self, context: Any) -> Mailbox | None:
         name = self.registered_clients.get(context)
@@ -318,3 +337,21 @@ class Hub(MessagesHandler):
         content, mailbox.incoming = mailbox.incoming, None
         mailbox.notify()
         return content
+
+
+def _parse(content: bytes) -> ActionMessage | None:
+    """Parse bytes into a request that a client may make, its fields of the types they should have; else give None."""
+    try:
+        message = ActionMessage.deserialize(content)
+    except Exception:  # noqa: BLE001 - hostile bytes can make a parser raise anything
+        return None
+    match message:
+        case Join(name=str(name), version=str()):
+            sound = 0 < len(name) <= LONGEST_NAME and name.isprintable()
+        case Recv(timeout=int() | float() as timeout):
+            sound = timeout >= 0
+        case Send(content=bytes()) | Ping() | Drop(reason=None | str()) | Recv(timeout=None):
+            sound = True
+        case _:
+            sound = False
+    return message if sound else None

@@ -6,29 +6,29 @@ import asyncio
 import collections
 import contextlib
 import errno
+import functools
 import logging
 import socket as sockets
 import ssl
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import websockets
 from declearn.communication.utils._compression import resolve_ws_compression
 from declearn.communication.websockets import WebsocketsServer
-from declearn.communication.websockets._tools import (
-    StreamRefusedError,
-    receive_websockets_message,
-    send_websockets_message,
-)
+from declearn.communication.websockets._tools import StreamRefusedError, send_websockets_message
 from declearn.messaging import Message, SerializedMessage
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
 from websockets.server import WebSocketServerProtocol
 
 from services.errors import NetworkError
 from services.transport import messages
+from services.transport.gate import DENIED, STRANGER_FRAME, Door, Gate, RefusedMessageError
 from services.transport.hub import ClientGoneError, Hub
-from services.transport.tls import peer_name
+from services.transport.refusals import one_line
+from services.transport.tls import peer_name, telling
 
 LIVENESS_TIMEOUT = 20.0
 """Seconds after which a frozen or cut-off peer is taken for gone: half to the next ping, half for its answer."""
@@ -42,7 +42,17 @@ HANDSHAKE_TIMEOUT = 10.0
 FAREWELL_TIMEOUT = 3.0
 """Seconds that clients have to collect a last message."""
 
-CLEAN_CODES = (websockets.frames.CloseCode.NORMAL_CLOSURE, websockets.frames.CloseCode.GOING_AWAY)
+MOST_FRAMES = 4
+"""Frames of one connection that wait in memory to be read; the rest waits at its sender."""
+
+OUR_VERDICTS = {
+    CloseCode.PROTOCOL_ERROR: "a malformed frame",
+    CloseCode.INVALID_DATA: "a text that is none",
+    CloseCode.MESSAGE_TOO_BIG: "a frame that is too large",
+}
+"""Codes with which the websocket library ends a connection by itself, and why."""
+
+CLEAN_CODES = (CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY)
 """Codes by which a client says that it leaves (RFC 6455, section 7.4.1); any other end is a lost connection."""
 
 T = TypeVar("T")
@@ -76,11 +86,11 @@ class Answers:
     """What came of asking several clients at once.
 
     Attributes:
-        replies: by client, the message it replied with.
+        replies: by client, the message it replied with, parsed.
         losses: by client, why there is no reply.
     """
 
-    replies: dict[str, SerializedMessage[Any]]
+    replies: dict[str, Any]
     losses: dict[str, Loss]
 
 
@@ -95,17 +105,30 @@ class ServerEndpoint(WebsocketsServer, register=False):
         port: TCP port to listen on; 0 takes a free one, which `port` then names.
         context: TLS context, or None for plain websockets (tests).
         liveness_timeout: seconds after which a silent peer is taken for gone.
+        denied: tells the names that may not join, at the moment it is asked.
     """
 
     def __init__(
-        self, host: str, port: int, context: ssl.SSLContext | None, *, liveness_timeout: float = LIVENESS_TIMEOUT
+        self,
+        host: str,
+        port: int,
+        context: ssl.SSLContext | None,
+        *,
+        liveness_timeout: float = LIVENESS_TIMEOUT,
+        denied: Callable[[], Collection[str]] = frozenset,
     ) -> None:
         super().__init__(host=host, port=port)
         self.logger = logger
         self._ssl = context
         self._liveness_timeout = liveness_timeout
-        self.handler: Hub = Hub(name_of=_proven_name, traits_of=_traits)
+        self.door = Door(denied=denied)
+        self.handler: Hub = Hub(name_of=_proven_name, traits_of=_traits, refusals=self.door.refusals)
         self.traffic: dict[str, Traffic] = collections.defaultdict(Traffic)
+
+    @property
+    def authenticates(self) -> bool:
+        """Whether clients have to prove who they are by a certificate."""
+        return self._ssl is not None and self._ssl.verify_mode == ssl.CERT_REQUIRED
 
     async def start(self) -> None:
         """Start to listen.
@@ -113,6 +136,8 @@ class ServerEndpoint(WebsocketsServer, register=False):
         Raises:
             NetworkError: the port is taken, or the address is none of this machine's.
         """
+        if self._ssl is not None:
+            self._ssl.sslobject_class = telling(self.door.refusals)
         try:
             self._server = await websockets.serve(
                 self._handle_connection,
@@ -124,8 +149,10 @@ class ServerEndpoint(WebsocketsServer, register=False):
                 ping_timeout=self._liveness_timeout / 2,
                 close_timeout=CLOSE_TIMEOUT,
                 ssl_handshake_timeout=HANDSHAKE_TIMEOUT if self._ssl else None,
-                max_size=None,
+                max_size=STRANGER_FRAME,
+                max_queue=MOST_FRAMES,
                 compression=resolve_ws_compression(self.compression),
+                create_protocol=functools.partial(Gate, door=self.door),
             )
         except OSError as exc:
             taken = exc.errno == errno.EADDRINUSE
@@ -147,11 +174,12 @@ class ServerEndpoint(WebsocketsServer, register=False):
             await self._server.wait_closed()
             self._server = None
         await self.handler.purge()
+        self.door.refusals.tell()
 
     async def dismiss(self, reason: str) -> None:
         """Close every client's connection for good: those that are at work learn from it that the run is over."""
         sockets_ = list(self.handler.registered_clients)
-        closing = (socket.close(websockets.frames.CloseCode.NORMAL_CLOSURE, reason) for socket in sockets_)
+        closing = (socket.close(CloseCode.NORMAL_CLOSURE, reason) for socket in sockets_)
         await asyncio.gather(*closing, return_exceptions=True)
 
     def traits(self, client: str) -> frozenset[str]:
@@ -172,21 +200,14 @@ class ServerEndpoint(WebsocketsServer, register=False):
         # the same message for many is serialised once: weights are the bulk of it
         serialized = {id(message): message.serialize() for message in requests.values()}
 
-        async def one(client: str, message: Message) -> SerializedMessage[Any] | Loss:
+        async def one(client: str, message: Message) -> Message | Loss:
             try:
                 content = await self.handler.exchange(serialized[id(message)], client, timeout)
-                reply: SerializedMessage[Any] = SerializedMessage.from_bin_message(content)
             except ClientGoneError as exc:
                 return Loss("gone", exc.reason)
             except TimeoutError:
                 return Loss("late", f"no answer within {timeout:g} s")
-            except (KeyError, TypeError, ValueError) as exc:
-                return Loss("error", f"unreadable answer ({exc})")
-            if issubclass(reply.message_cls, expected):
-                return reply
-            if reply.message_cls.typekey == "error":
-                return Loss("error", str(reply.deserialize().message))
-            return Loss("error", f"answered with {reply.message_cls.typekey!r} where {expected.typekey!r} was due")
+            return _read(content, expected)
 
         outcomes = await asyncio.gather(*(one(client, message) for client, message in requests.items()))
         answers = dict(zip(requests, outcomes, strict=True))
@@ -222,38 +243,69 @@ class ServerEndpoint(WebsocketsServer, register=False):
 
     async def _handle_connection(self, socket: WebSocketServerProtocol) -> None:
         """Serve one connection, and tell the hub at once when it is gone."""
-        if messages.PROBES not in _traits(socket):
+        gate = cast("Gate", socket)
+        if messages.PROBES not in _traits(gate):
             # a stock client trains inside its event loop and answers no ping meanwhile
-            socket.ping_timeout = None
-        _keep_alive(socket)
-        watch = asyncio.create_task(self._watch(socket))
+            gate.ping_timeout = None
+        _keep_alive(gate)
+        watch = asyncio.create_task(self._watch(gate))
         try:
-            async for frame in socket:
-                known = socket in self.handler.registered_clients
-                # a text frame is no message of declearn's; the hub says so
-                request = await receive_websockets_message(cast("bytes", frame), socket, allow_chunks=known)
-                answer = (await self.handler.handle_message(request, socket)).serialize()
-                name = self.handler.registered_clients.get(socket)
+            while True:
+                known = gate in self.handler.registered_clients
+                request = await gate.next_message(known=known)
+                answer = (await self.handler.handle_message(request, gate)).serialize()
+                name = self.handler.registered_clients.get(gate)
                 if name is not None:
+                    gate.admit()
                     self.traffic[name].received += len(request)
                     self.traffic[name].sent += len(answer)
-                await send_websockets_message(answer, socket)
-                if socket not in self.handler.registered_clients:
+                await send_websockets_message(answer, gate)
+                if gate not in self.handler.registered_clients:
                     break
+        except RefusedMessageError as exc:
+            self.door.refusals.note(gate.peer, exc.reason)
+            with contextlib.suppress(ConnectionClosed):
+                await gate.close(exc.code, exc.reason)
         except StreamRefusedError:
-            logger.warning("refused a stream of chunks from %s", _address(socket))
-        except ConnectionClosed:
-            pass  # the watch says so
+            self.door.refusals.note(gate.peer, "a chunked answer, which it does not take")
+        except ConnectionClosed as exc:
+            verdict = OUR_VERDICTS.get(CloseCode(exc.sent.code)) if exc.sent is not None else None
+            if verdict is not None and not exc.rcvd_then_sent:
+                self.door.refusals.note(gate.peer, verdict)
+            # the watch says the rest
         finally:
             with contextlib.suppress(ConnectionClosed):
-                await socket.close()
+                await gate.close()
             await watch
+
+    def enforce_denials(self) -> None:
+        """Close the connections of those who have come onto the denylist."""
+        denied = self.door.denied()
+        for gate in [gate for gate in self.door.open if gate.name in denied]:
+            self.door.refusals.note(gate.peer, DENIED)
+            self.handler.depart(gate, DENIED, clean=True)
+            gate.fail_connection(CloseCode.POLICY_VIOLATION, DENIED)
 
     async def _watch(self, socket: WebSocketServerProtocol) -> None:
         await socket.wait_closed()
         clean = socket.close_code in CLEAN_CODES
-        reason = socket.close_reason or ("it left" if clean else "connection lost")
+        reason = one_line(socket.close_reason or ("it left" if clean else "connection lost"))
         self.handler.depart(socket, reason, clean=clean)
+
+
+def _read(content: bytes, expected: type[Message]) -> Message | Loss:
+    """Parse a client's reply; whatever is wrong with it is that client's loss."""
+    try:
+        serialized: SerializedMessage[Any] = SerializedMessage.from_bin_message(content)
+        kind = serialized.message_cls
+        if kind.typekey == "error":
+            return Loss("error", one_line(serialized.deserialize().message, 400))
+        if not issubclass(kind, expected):
+            return Loss("error", f"answered with {kind.typekey!r} where {expected.typekey!r} was due")
+        reply: Message = serialized.deserialize()
+    except Exception as exc:  # noqa: BLE001 - a hostile message can make a parser raise anything
+        return Loss("error", f"unreadable answer ({one_line(f'{type(exc).__name__}: {exc}')})")
+    return reply
 
 
 async def _together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
@@ -274,11 +326,6 @@ def _proven_name(socket: WebSocketServerProtocol) -> str | None:
 def _traits(socket: WebSocketServerProtocol) -> frozenset[str]:
     headers = socket.request_headers
     return frozenset(name for name in (messages.DEALABLE, messages.PROBES) if headers.get(name) == "1")
-
-
-def _address(socket: WebSocketServerProtocol) -> str:
-    peer = socket.remote_address
-    return "somebody" if peer is None else f"{peer[0]}:{peer[1]}"
 
 
 def _keep_alive(socket: WebSocketServerProtocol) -> None:

@@ -7,18 +7,16 @@ CA. Certificate files are read and checked before a socket is opened, so that wh
 from __future__ import annotations
 
 import datetime
-import logging
 import ssl
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from cryptography.x509.oid import NameOID
 
 from services.errors import IdentityError
-
-logger = logging.getLogger("fed.server.network")
+from services.transport.refusals import Refusals
 
 REISSUE = "run `fed init` (containers: `docker compose up init`) or `fed certs` to issue it anew"
 
@@ -31,6 +29,7 @@ class _Telling(ssl.SSLObject):
     input instead makes asyncio send what is prepared; the failure follows when the client hangs up or time runs out.
     """
 
+    refusals: ClassVar[Refusals]
     _failure: ssl.SSLError | None = None
 
     def do_handshake(self) -> None:
@@ -42,8 +41,13 @@ class _Telling(ssl.SSLObject):
             raise
         except ssl.SSLError as exc:
             self._failure = exc
-            logger.warning("refused a connection in its TLS handshake: %s", _reason(exc))
+            self.refusals.note("a connection in its TLS handshake", _reason(exc))
             raise ssl.SSLWantReadError from exc
+
+
+def telling(refusals: Refusals) -> type[ssl.SSLObject]:
+    """Make the class of a server's TLS connections, which note in `refusals` whose handshake failed."""
+    return type("_Telling", (_Telling,), {"refusals": refusals})
 
 
 def _reason(error: ssl.SSLError) -> str:
@@ -65,12 +69,21 @@ def server_context(certificate: Path, key: Path, ca: Path | None) -> ssl.SSLCont
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.sslobject_class = _Telling
+    renew(context, certificate, key, ca)
+    if ca is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def renew(context: ssl.SSLContext, certificate: Path, key: Path, ca: Path | None) -> None:
+    """Load a server's identity and the CAs it trusts into a context that may be in use; a CA is added, never removed.
+
+    Raises:
+        IdentityError: a file is missing, unreadable, expired, or the key does not belong to the certificate.
+    """
     _load_identity(context, certificate, key)
     if ca is not None:
         _load_ca(context, ca)
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
 
 
 def client_context(ca: Path, certificate: Path | None, key: Path | None) -> ssl.SSLContext:

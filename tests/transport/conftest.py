@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,12 +26,17 @@ class Site:
     folder: Path
 
     def server(
-        self, *, ca: Path | None = None, anybody: bool = False, liveness_timeout: float = 20.0
+        self,
+        *,
+        ca: Path | None = None,
+        anybody: bool = False,
+        liveness_timeout: float = 20.0,
+        denied: Callable[[], Collection[str]] = frozenset,
     ) -> ServerEndpoint:
         """Make a server endpoint on a free port."""
         trusted = None if anybody else ca or self.folder / CA_CERTIFICATE
         context = tls.server_context(self.folder / SERVER_CERTIFICATE, self.folder / SERVER_KEY, trusted)
-        return ServerEndpoint("localhost", 0, context, liveness_timeout=liveness_timeout)
+        return ServerEndpoint("localhost", 0, context, liveness_timeout=liveness_timeout, denied=denied)
 
     def client(
         self,
@@ -45,8 +52,11 @@ class Site:
         holder = identity or name
         certificate = self.folder / "clients" / client_certificate(holder)
         key = self.folder / "clients" / client_key(holder)
-        context = tls.client_context(
-            ca or self.folder / CA_CERTIFICATE, None if anonymous else certificate, None if anonymous else key
+        context = functools.partial(
+            tls.client_context,
+            ca or self.folder / CA_CERTIFICATE,
+            None if anonymous else certificate,
+            None if anonymous else key,
         )
         return ClientEndpoint(f"wss://localhost:{server.port}", name, context, dealable=True, timeout=timeout)
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import pytest
 from declearn.communication.api.backend import flags
 from declearn.communication.api.backend.actions import Accept, Drop, Join, Ping, Recv, Reject, Send
+from declearn.utils.serialize import msgpack_serialize
 from declearn.version import VERSION
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -36,6 +37,35 @@ async def settle() -> None:
     """Let every task that can go on do so."""
     for _ in range(10):
         await asyncio.sleep(0)
+
+
+def messages_of_any_fields() -> st.SearchStrategy[bytes]:
+    """Make messages of declearn's actions, their fields of any type."""
+    values = (
+        st.none() | st.booleans() | st.integers(-10, 10) | st.floats() | st.text(max_size=5) | st.binary(max_size=5)
+    )
+    fields = st.dictionaries(st.sampled_from(["name", "version", "content", "timeout", "reason", "flag"]), values)
+    actions = st.sampled_from(["join", "send", "recv", "drop", "ping", "accept", "reject", "none"])
+    return st.builds(lambda kept, action: msgpack_serialize({**kept, "action": action}), fields, actions)
+
+
+@given(content=st.binary(max_size=200) | messages_of_any_fields(), known=st.booleans())
+@settings(max_examples=400, deadline=None)
+def test_no_bytes_raise_or_wait(*, content: bytes, known: bool) -> None:
+    """Whatever a peer sends, joined or not, it is answered; only a request for a message waits until one is there."""
+
+    async def scene() -> None:
+        hub = Hub()
+        await joined(hub, "a")
+        answering = asyncio.create_task(hub.handle_message(content, "a" if known else "b"))
+        await settle()
+        if not answering.done():
+            hub.post_message(b"", "a")
+            await settle()
+        assert isinstance(answering.result(), Accept | Ping | Reject | Send)
+        assert "a" in hub.mailboxes or not hub.registered_clients or known
+
+    run(scene())
 
 
 def test_a_message_sent_is_collected_and_its_sender_goes_on() -> None:

@@ -1,0 +1,210 @@
+"""One connection at the server's door: what it may do before, and after, it belongs to a client.
+
+The websocket library trusts its peers with a megabyte a frame and any number of connections. Ours gives a peer that has
+not joined one small message and a few seconds, and a client that has joined room for the model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from declearn.communication.websockets._tools import (
+    FLAG_STREAM_ALLOW,
+    FLAG_STREAM_BLOCK,
+    FLAG_STREAM_CLOSE,
+    FLAG_STREAM_START,
+)
+from websockets.exceptions import AbortHandshake, InvalidHandshake
+from websockets.frames import CloseCode
+from websockets.server import WebSocketServerProtocol
+
+from services.transport.refusals import Refusals
+from services.transport.tls import peer_name
+
+STRANGER_FRAME = 2**14
+"""Bytes of the one message that a peer may send before it has joined; declearn's request to join has some fifty."""
+
+CLIENT_FRAME = 2**20 + 2**10
+"""Bytes of a frame of a client; declearn cuts what is larger into chunks of a little less than 2**20."""
+
+JOIN_TIMEOUT = 10.0
+"""Seconds from an open websocket to a request to join."""
+
+MOST_STRANGERS = 256
+"""Connections that have not joined, at a time."""
+
+MOST_BY_NAME = 4
+"""Connections under one certificate, at a time: a client that comes back may find its old one not yet dead."""
+
+SLOWEST = 2**13
+"""Bytes a second that a chunked message must come at, on average, once it has taken `PATIENCE`."""
+
+PATIENCE = 30.0
+"""Seconds that any chunked message may take."""
+
+DENIED = "this identity is on the server's denylist"
+
+
+class RefusedMessageError(Exception):
+    """A peer sent what it may not; its connection is closed.
+
+    Attributes:
+        reason: why, in words that do not depend on the peer.
+        code: of the websocket's close (RFC 6455, section 7.4.1).
+    """
+
+    def __init__(self, reason: str, code: CloseCode = CloseCode.POLICY_VIOLATION) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.code = code
+
+
+@dataclass(eq=False)
+class Door:
+    """What all connections of one server share.
+
+    Attributes:
+        refusals: where is noted who was refused.
+        denied: tells the names that may not join, at this moment.
+        open: connections that are open, joined or not.
+        strangers: those of them that have not joined.
+        largest: bytes that a message of a client may have.
+    """
+
+    refusals: Refusals = field(default_factory=Refusals)
+    denied: Callable[[], Collection[str]] = frozenset
+    open: set[Gate] = field(default_factory=set)
+    strangers: set[Gate] = field(default_factory=set)
+    largest: int = 2**26
+
+
+class Gate(WebSocketServerProtocol):
+    """`WebSocketServerProtocol` of one connection, with limits by what is known of its peer.
+
+    Overrides `connection_made`, `connection_lost`, `process_request` and `handshake`, the library's places to look at a
+    connection before it is a websocket.
+
+    Args:
+        door: what all connections share.
+
+    Attributes:
+        name: the name that the peer's certificate proves, or None.
+        peer: who this is, for a log: that name, else its address.
+    """
+
+    name: str | None
+    peer: str
+
+    def __init__(self, *args: Any, door: Door, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._door = door
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        # taken down now: a connection that is gone tells no more who it was
+        self.name = peer_name(transport.get_extra_info("ssl_object"))
+        address = self.remote_address
+        self.peer = self.name or (str(address[0]) if address else "somebody")
+        self._door.open.add(self)
+        if len(self._door.strangers) >= MOST_STRANGERS:
+            self._door.refusals.note(self.peer, "too many connections that have not joined")
+            cast("asyncio.Transport", transport).abort()
+        else:
+            self._door.strangers.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._door.open.discard(self)
+        self._door.strangers.discard(self)
+        super().connection_lost(exc)
+
+    async def handshake(self, *args: Any, **kwargs: Any) -> str:
+        try:
+            return await super().handshake(*args, **kwargs)
+        except AbortHandshake:
+            raise  # `process_request` has told why
+        except InvalidHandshake as exc:
+            if self in self._door.strangers:
+                self._door.refusals.note(self.peer, "no websocket handshake", str(exc))
+            raise
+        except asyncio.CancelledError:
+            self._door.refusals.note(self.peer, "no websocket handshake in time")
+            raise
+
+    async def process_request(
+        self, path: str, request_headers: Any
+    ) -> tuple[http.HTTPStatus, list[tuple[str, str]], bytes] | None:
+        del path, request_headers
+        name = self.name
+        if name is None:
+            return None
+        if name in self._door.denied():
+            self._door.refusals.note(name, DENIED)
+            return http.HTTPStatus.FORBIDDEN, [], DENIED.encode()
+        if sum(other.name == name for other in self._door.open) > MOST_BY_NAME:
+            self._door.refusals.note(name, "too many connections under one certificate")
+            return http.HTTPStatus.TOO_MANY_REQUESTS, [], b""
+        return None
+
+    async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        """Close the connection; upstream fails where it never became a websocket, as a stopping server may find."""
+        if not hasattr(self, "transfer_data_task"):
+            self.transport.abort()
+        else:
+            await super().close(code, reason)
+
+    def admit(self) -> None:
+        """Give the peer, which has joined, room for the messages of a client."""
+        self._door.strangers.discard(self)
+        self.max_size = CLIENT_FRAME
+
+    async def next_message(self, *, known: bool) -> bytes:
+        """Receive one message, from as many frames as it comes in.
+
+        Args:
+            known: the peer has joined; else it has `JOIN_TIMEOUT` seconds for one small message.
+
+        Raises:
+            RefusedMessageError: the message is none, is too large, or comes too slowly.
+            ConnectionClosed: the peer is gone.
+        """
+        try:
+            async with asyncio.timeout(None if known else JOIN_TIMEOUT):
+                frame = await self.recv()
+        except TimeoutError:
+            raise RefusedMessageError(f"no request to join within {JOIN_TIMEOUT:g} s") from None
+        if not isinstance(frame, bytes):
+            raise RefusedMessageError("a text where a binary message was due", CloseCode.UNSUPPORTED_DATA)
+        if frame != FLAG_STREAM_START:
+            return frame
+        if not known:
+            await self.send(FLAG_STREAM_BLOCK)
+            raise RefusedMessageError("a message in chunks before joining")
+        await self.send(FLAG_STREAM_ALLOW)
+        return await self._gather()
+
+    async def _gather(self) -> bytes:
+        """Receive the chunks of one message, in bounded memory and time."""
+        began = asyncio.get_running_loop().time()
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            try:
+                async with asyncio.timeout_at(began + PATIENCE + size / SLOWEST):
+                    chunk = await self.recv()
+            except TimeoutError:
+                raise RefusedMessageError("a message that comes too slowly") from None
+            if not isinstance(chunk, bytes):
+                raise RefusedMessageError("a text among the chunks of a message", CloseCode.UNSUPPORTED_DATA)
+            if chunk == FLAG_STREAM_CLOSE:
+                return b"".join(chunks)
+            size += len(chunk)
+            if size > self._door.largest or not chunk:
+                raise RefusedMessageError(
+                    f"a message of more than {self._door.largest:,} bytes" if chunk else "an empty chunk",
+                    CloseCode.MESSAGE_TOO_BIG,
+                )
+            chunks.append(chunk)

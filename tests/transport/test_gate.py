@@ -1,0 +1,232 @@
+"""What a peer may do before it has joined, and a client after: over real TLS on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+import pytest
+import websockets
+from declearn import messaging
+from declearn.communication.api.backend.actions import Join, Ping
+from declearn.version import VERSION
+
+from services.errors import RefusedError
+from services.paths import CA_CERTIFICATE, client_certificate, client_key
+from services.transport import gate, tls
+from services.transport.server import ServerEndpoint
+from tests.transport.conftest import PATIENCE, Site
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    """Run `work` in a loop of its own, for at most four times `PATIENCE` seconds."""
+    asyncio.run(asyncio.wait_for(work, 4 * PATIENCE))
+
+
+def context_of(site: Site, name: str) -> ssl.SSLContext:
+    """Make the TLS context that the client called `name` connects with."""
+    clients = site.folder / "clients"
+    return tls.client_context(
+        site.folder / CA_CERTIFICATE, clients / client_certificate(name), clients / client_key(name)
+    )
+
+
+@contextlib.asynccontextmanager
+async def peer(site: Site, server: ServerEndpoint, name: str, *, joins: bool = False) -> AsyncIterator[Any]:
+    """Connect by hand as `name`, joined or not."""
+    uri = f"wss://localhost:{server.port}"
+    async with websockets.connect(uri, ssl=context_of(site, name), close_timeout=0.2, max_size=None) as socket:
+        if joins:
+            for message in (Join(name=name, version=VERSION), Ping()):
+                await socket.send(message.serialize())
+                await socket.recv()
+        yield socket
+
+
+async def closed_with(socket: Any, *frames: Any) -> int | None:
+    """Send frames until the server has had enough, and give the code that it closed with."""
+    with contextlib.suppress(websockets.ConnectionClosed):
+        for frame in frames:
+            await socket.send(frame)
+    await asyncio.wait_for(socket.wait_closed(), PATIENCE)
+    code: int | None = socket.close_code
+    return code
+
+
+def test_a_stranger_may_send_one_small_message(site: Site) -> None:
+    """Before it has joined, a peer that sends a large frame, a text or chunks is closed on, and the reason noted."""
+
+    async def scene() -> None:
+        async with site.server() as server:
+            async with peer(site, server, "client_0") as socket:
+                assert await closed_with(socket, b"x" * (gate.STRANGER_FRAME + 1)) == 1009
+            async with peer(site, server, "client_0") as socket:
+                assert await closed_with(socket, "good morning") == 1003
+            async with peer(site, server, "client_0") as socket:
+                assert await closed_with(socket, b"STREAM_START") == 1008
+            assert server.door.refusals.totals == {
+                "a frame that is too large": 1,
+                "a text where a binary message was due": 1,
+                "a message in chunks before joining": 1,
+            }
+
+    run(scene())
+
+
+def test_a_stranger_must_join_in_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer that opens a websocket and says nothing is closed on."""
+    monkeypatch.setattr(gate, "JOIN_TIMEOUT", 0.1)
+
+    async def scene() -> None:
+        async with site.server() as server, peer(site, server, "client_0") as socket:
+            assert await closed_with(socket) == 1008
+            assert socket.close_reason == "no request to join within 0.1 s"
+
+    run(scene())
+
+
+def test_strangers_are_limited_in_number(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond a number of connections that have not joined, the next is dropped; a client that has joined stays."""
+    monkeypatch.setattr(gate, "MOST_STRANGERS", 2)
+
+    async def scene() -> None:
+        async with site.server() as server, contextlib.AsyncExitStack() as stack:
+            client = await stack.enter_async_context(peer(site, server, "client_0", joins=True))
+            for _ in range(2):
+                await stack.enter_async_context(peer(site, server, "client_1"))
+            with pytest.raises((OSError, EOFError, websockets.InvalidHandshake)):
+                await stack.enter_async_context(peer(site, server, "client_2"))
+            assert server.door.refusals.totals == {"too many connections that have not joined": 1}
+            await client.send(Ping().serialize())
+            assert await client.recv()
+
+    run(scene())
+
+
+def test_connections_under_one_certificate_are_limited(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One identity can't hold more than a few connections, whoever has copied it."""
+    monkeypatch.setattr(gate, "MOST_BY_NAME", 2)
+
+    async def scene() -> None:
+        async with site.server() as server, contextlib.AsyncExitStack() as stack:
+            for _ in range(2):
+                await stack.enter_async_context(peer(site, server, "client_0"))
+            with pytest.raises(websockets.InvalidStatusCode) as caught:
+                await stack.enter_async_context(peer(site, server, "client_0"))
+            assert caught.value.status_code == 429
+            await stack.enter_async_context(peer(site, server, "client_1"))
+
+    run(scene())
+
+
+@pytest.mark.parametrize(
+    ("frames", "reason"),
+    [
+        ([b"STREAM_START", *[b"x" * 500] * 3], "a message of more than 1,000 bytes"),
+        ([b"STREAM_START", b""], "an empty chunk"),
+        ([b"STREAM_START", "x"], "a text among the chunks of a message"),
+        ([b"STREAM_START", b"x"], "a message that comes too slowly"),
+        ([b"x" * (gate.CLIENT_FRAME + 1)], "a frame that is too large"),
+    ],
+)
+def test_a_client_s_message_is_bounded(
+    site: Site, monkeypatch: pytest.MonkeyPatch, frames: list[bytes | str], reason: str
+) -> None:
+    """A client whose message is too large, malformed or too slow is closed on; the others go on."""
+    monkeypatch.setattr(gate, "PATIENCE", 0.3)
+
+    async def scene() -> None:
+        async with site.server() as server, contextlib.AsyncExitStack() as stack:
+            other = await stack.enter_async_context(peer(site, server, "client_1", joins=True))
+            socket = await stack.enter_async_context(peer(site, server, "client_0", joins=True))
+            server.door.largest = 1000
+            assert await closed_with(socket, *frames) in {1003, 1008, 1009}
+            assert server.door.refusals.totals == {reason: 1}
+            assert server.client_names == {"client_1"}
+            await other.send(Ping().serialize())
+            assert await other.recv()
+
+    run(scene())
+
+
+def test_a_denied_identity_is_not_let_in(site: Site) -> None:
+    """Who is on the denylist is told so at the door, and others join as ever."""
+
+    async def scene() -> None:
+        async with site.server(denied=lambda: {"client_0"}) as server:
+            with pytest.raises(RefusedError) as caught:
+                await site.client(server).start()
+            assert "does not let this identity take part" in str(caught.value)
+            other = site.client(server, "client_1")
+            await other.start()
+            assert server.client_names == {"client_1"}
+            await other.stop()
+
+    run(scene())
+
+
+def test_a_member_that_is_denied_is_put_out(site: Site) -> None:
+    """Who comes onto the denylist while connected is closed on, missed at once, and can't come back."""
+    denied: set[str] = set()
+
+    async def scene() -> None:
+        async with site.server(denied=lambda: denied) as server:
+            client = site.client(server)
+            await client.start()
+            asked = asyncio.create_task(
+                server.ask({"client_0": messaging.GenericMessage(action="x", params={})}, messaging.InitReply)
+            )
+            while server.handler.mailboxes["client_0"].outgoing is None:
+                await asyncio.sleep(0)
+            denied.add("client_0")
+            server.enforce_denials()
+            answers = await asked
+            assert answers.losses["client_0"].reason == gate.DENIED
+            await asyncio.wait_for(client.lost(), PATIENCE)
+            with pytest.raises(RefusedError):
+                await client.start()
+            assert server.client_names == set()
+
+    run(scene())
+
+
+def test_a_refusal_is_one_line_a_peer(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """Twenty connections of rubbish under one certificate are one line in the log, and a count at the end."""
+
+    async def scene() -> None:
+        async with site.server() as server:
+            for number in range(20):
+                async with peer(site, server, "client_0") as socket:
+                    await socket.send(bytes([number]) * 40)
+                    await socket.wait_closed()
+            assert sum(server.door.refusals.totals.values()) == 20
+
+    run(scene())
+    refused = [record for record in caplog.records if "refused" in record.getMessage()]
+    assert [record.getMessage() for record in refused] == [
+        "refused client_0: a message that is none of declearn's",
+        "refused 19 more times: a message that is none of declearn's",
+    ]
+    assert all(record.exc_info is None for record in caplog.records)
+
+
+@pytest.mark.parametrize("opening", [b"GET / HTTP/1.1\r\n\r\n", b"\x00" * 64 + b"\r\n\r\n", b"POST / HTTP/1.0\r\n\r\n"])
+def test_what_is_no_websocket_is_answered_and_dropped(
+    site: Site, opening: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Plain HTTP or rubbish within TLS is answered, the connection closed, and nothing is raised into the log."""
+
+    async def scene() -> None:
+        async with site.server() as server:
+            reader, writer = await asyncio.open_connection("localhost", server.port, ssl=context_of(site, "client_0"))
+            writer.write(opening)
+            answer = await asyncio.wait_for(reader.read(), PATIENCE)
+            assert answer.startswith(b"HTTP/1.1 4")
+            writer.close()
+            assert sum(server.door.refusals.totals.values()) == 1
+
+    run(scene())
+    assert all(record.exc_info is None for record in caplog.records)
