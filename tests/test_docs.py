@@ -14,6 +14,8 @@ from pydantic import BaseModel, ValidationError
 
 from services import cli, distribution, settings
 from services.experiment import Plan
+from services.experiment.contradictions import CONTRADICTION
+from services.experiment.plugins import AGGREGATORS, MODULES, REGULARIZERS, SCHEDULERS, Plugin
 from services.server import checkpoint
 from services.server.main import Run
 from services.server.results import CLIENT_COLUMNS, EVENT_COLUMNS, HISTORY_COLUMNS, LOCK
@@ -148,9 +150,9 @@ def keys(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield each key of an experiment file with its default; a plug-in counts as one."""
     for name in type(model).model_fields:
         value = getattr(model, name)
-        if isinstance(value, BaseModel) and name != "aggregator":
+        if isinstance(value, BaseModel) and not isinstance(value, Plugin):
             yield from keys(value, f"{prefix}{name}.")
-        elif name == "aggregator":
+        elif isinstance(value, Plugin):
             yield prefix + name, value.name
         elif isinstance(value, tuple):
             yield prefix + name, [plugin.name for plugin in value]
@@ -180,15 +182,30 @@ def test_every_choice_is_documented() -> None:
         assert words(line) == sections[f"{kind}Plugin"]["properties"]["name"]["enum"]
 
 
+def test_every_parameter_of_a_plug_in_is_documented() -> None:
+    """Each plug-in with parameters has them in the table, with their defaults."""
+    documented = {
+        name: [yaml.safe_load(word) for word in words(parameters)]
+        for names, parameters in rows(section(EXTENDING, "Plug-ins"))
+        for name in words(names)
+    }
+    tables = {**AGGREGATORS, **MODULES, **REGULARIZERS, **SCHEDULERS}
+    assert documented == {
+        name: [key if field.is_required() else {key: field.default} for key, field in parameters.model_fields.items()]
+        for name, parameters in tables.items()
+        if parameters.model_fields
+    }
+
+
 def accepts(key: str, value: float) -> bool:
-    """Tell whether an experiment file may set `key` to `value`."""
+    """Tell whether an experiment file may set `key` to `value`, if need be with another key beside it."""
     content: Any = value
     for part in reversed(key.split(".")):
         content = {part: content}
     try:
         Plan.model_validate(content)
-    except ValidationError:
-        return False
+    except ValidationError as exc:
+        return exc.errors()[0]["type"] == CONTRADICTION
     return True
 
 

@@ -13,6 +13,7 @@ ELSEWHERE = {
     "__init__.py": "tests/test_cli.py: the version is what `fed --version` tells",
     "__main__.py": "tests/test_cli.py: `python -m services` is started there",
     "experiment/__init__.py": "tests/experiment/test_files.py: its names are used as everybody uses them",
+    "experiment/algorithm.py": "tests/experiment/test_plugins.py: it is its plug-ins that must be declearn's",
     "experiment/base.py": "tests/experiment/test_files.py: what sections are made of shows in what they refuse",
     "experiment/data.py": "tests/experiment/test_files.py: a section is tested as a part of a file",
     "experiment/mistakes.py": "tests/experiment/test_files.py: a mistake is one in a file",

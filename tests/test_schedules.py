@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from declearn.optimizer import Optimizer, list_rate_schedulers
 from declearn.utils.serialize import msgpack_deserialize, msgpack_serialize
 
-from services.experiment.algorithm import Scheduler
+from services.experiment.plugins import SCHEDULERS
 from services.paths import Paths
 from services.schedules import ScheduledOptimizer
 from tests.federation import Federation, plan, run
@@ -45,7 +45,7 @@ def rates(optimizer: ScheduledOptimizer, rounds: range, steps: int = 3) -> list[
 
 def test_every_scheduler_has_its_parameters_here() -> None:
     """The schedulers below are those that a file may name, and those that declearn registers."""
-    assert set(PARAMETERS) == set(get_args(Scheduler)) == set(list_rate_schedulers())
+    assert set(PARAMETERS) == set(SCHEDULERS) == set(list_rate_schedulers())
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

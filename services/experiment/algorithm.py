@@ -1,92 +1,46 @@
-"""How the model is trained: optimizers, aggregator, and the names under which declearn registers their plug-ins.
-
-The names are listed here so that checking a file needs no import of declearn; a test holds the lists to its registry.
-"""
+"""How the model is trained: optimizers, aggregator, and their plug-ins."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import BeforeValidator
 
-from services.experiment.base import Number, Section, plugin
+from services.experiment.base import Section
+from services.experiment.plugins import AGGREGATORS, MODULES, REGULARIZERS, Plugin, PositiveRate, Rate, plugin
 
-Aggregator = Literal["averaging", "gradient-masked-averaging", "sum"]
-Module = Literal[
-    "adagrad",
-    "adam",
-    "ewma",
-    "gaussian-noise",
-    "l2-clipping",
-    "l2-global-clipping",
-    "momentum",
-    "rmsprop",
-    "scaffold-client",
-    "scaffold-server",
-    "yogi",
-    "yogi-momentum",
-]
-Regularizer = Literal["fedprox", "lasso", "ridge"]
-Scheduler = Literal[
-    "cosine-annealing",
-    "cosine-annealing-warm-restarts",
-    "cyclic-exp-range",
-    "cyclic-triangular",
-    "exponential-decay",
-    "inverse-scaling",
-    "linear-decay",
-    "piecewise-decay",
-    "polynomial-decay",
-    "warmup",
-    "warmup-rounds",
-]
+if TYPE_CHECKING:
+    Aggregator: TypeAlias = str
+    Module: TypeAlias = str
+    Regularizer: TypeAlias = str
+else:
+    Aggregator = Literal[tuple(AGGREGATORS)]
+    Module = Literal[tuple(MODULES)]
+    Regularizer = Literal[tuple(REGULARIZERS)]
 
 
-class ModulePlugin(Section):
+class ModulePlugin(Plugin):
     """One optimizer module of declearn, with its parameters."""
 
+    table = MODULES
+
     name: Module
-    parameters: dict[str, Any] = Field(default_factory=dict)
 
 
-class RegularizerPlugin(Section):
+class RegularizerPlugin(Plugin):
     """One loss regularizer of declearn, with its parameters."""
 
+    table = REGULARIZERS
+
     name: Regularizer
-    parameters: dict[str, Any] = Field(default_factory=dict)
 
 
-class AggregatorPlugin(Section):
+class AggregatorPlugin(Plugin):
     """An aggregator of declearn, with its parameters."""
 
+    table = AGGREGATORS
+
     name: Aggregator = "averaging"
-    parameters: dict[str, Any] = Field(default_factory=dict)
-
-
-class SchedulerPlugin(Section):
-    """A scheduler of declearn, with its parameters; `base` of `warmup` and `warmup-rounds` may be another one."""
-
-    name: Scheduler
-    parameters: dict[str, Any] = Field(default_factory=dict)
-
-
-def _kind_of_rate(value: Any) -> str:
-    """Tell a scheduler from a number; a text is a number where it can be read as one."""
-    if isinstance(value, str):
-        try:
-            float(value)
-        except ValueError:
-            return SCHEDULER
-        return NUMBER
-    return SCHEDULER if isinstance(value, dict | SchedulerPlugin) else NUMBER
-
-
-NUMBER, SCHEDULER = "number", "scheduler"
-"""Tags of the two kinds of rate; pydantic adds them to the location of an error."""
-
-_Scheduled = Annotated[SchedulerPlugin, BeforeValidator(plugin), Tag(SCHEDULER)]
-PositiveRate = Annotated[Annotated[Number, Field(gt=0), Tag(NUMBER)] | _Scheduled, Discriminator(_kind_of_rate)]
-Rate = Annotated[Annotated[Number, Field(ge=0), Tag(NUMBER)] | _Scheduled, Discriminator(_kind_of_rate)]
 
 
 class OptimizerSpec(Section):

@@ -24,13 +24,3 @@ class Section(BaseModel):
     """Base of all sections: unknown keys are refused, values are fixed once read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-def plugin(value: Any) -> Any:
-    """Read a plug-in written as `name` or as `{name: {parameter: value}}`."""
-    if isinstance(value, str):
-        return {"name": value}
-    if isinstance(value, dict) and len(value) == 1 and "name" not in value:
-        ((name, parameters),) = value.items()
-        return {"name": name, "parameters": {} if parameters is None else parameters}
-    return value

@@ -11,6 +11,9 @@ from services.experiment.base import Number, Positive, Section, Seed
 Scheme = Literal["iid", "labels", "biased", "dirichlet", "shards"]
 SCHEMES: tuple[str, ...] = get_args(Scheme)
 
+PARAMETERS = {"alpha": "dirichlet", "classes_per_client": "shards"}
+"""Keys that count with one scheme alone, each with that scheme."""
+
 
 class Data(Section):
     """What is trained on, and how it is dealt to the clients.

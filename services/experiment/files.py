@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from services.errors import ExperimentError
+from services.experiment.data import PARAMETERS
 from services.experiment.mistakes import explain, kind
 from services.experiment.plan import Plan
 
@@ -39,7 +40,9 @@ def load(
     if scheme is not None:
         overridden["data.scheme"] = scheme
         data = content.get("data", {})
-        content["data"] = {**data, "scheme": scheme} if isinstance(data, dict) else data
+        if isinstance(data, dict):
+            others = [key for key, owner in PARAMETERS.items() if owner != scheme]  # of the file's scheme, if of any
+            content["data"] = {key: value for key, value in data.items() if key not in others} | {"scheme": scheme}
     try:
         return Plan.model_validate(content)
     except ValidationError as exc:
@@ -47,8 +50,9 @@ def load(
 
 
 def dump(plan: Plan) -> str:
-    """Write `plan` as YAML that `load` reads back into an equal plan."""
-    content = plan.model_dump(mode="json")
+    """Write `plan` as YAML that `load` reads back into an equal plan; a scheme's parameters stand with it alone."""
+    idle = {key for key, scheme in PARAMETERS.items() if plan.data.scheme != scheme}
+    content = plan.model_dump(mode="json", exclude={"data": idle})
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False)
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from services.errors import ExperimentError
-from services.experiment.algorithm import NUMBER, SCHEDULER
+from services.experiment.contradictions import CONTRADICTION
 from services.experiment.plan import Plan
+from services.experiment.plugins import NUMBER, PARAMETERS, SCHEDULER, Plugin
 
 
 def explain(path: Path, error: ValidationError, overridden: Mapping[str, Any]) -> ExperimentError:
@@ -22,16 +23,19 @@ def explain(path: Path, error: ValidationError, overridden: Mapping[str, Any]) -
         error: what pydantic found.
         overridden: values that came from elsewhere than the file, by key.
     """
-    first = next((e for e in error.errors() if e["type"] == "extra_forbidden"), error.errors()[0])
-    location = [str(part) for part in first["loc"] if part not in {NUMBER, SCHEDULER}]
+    first = _first(error.errors())
+    location = [str(part) for part in first["loc"]]
     where = ".".join(location)
+    if first["type"] == CONTRADICTION:
+        contradiction = first["ctx"]["contradiction"]
+        return ExperimentError(f"{path}: {contradiction.found}", "", contradiction.remedy)
     if first["type"] in {"extra_forbidden", "invalid_key"}:
         section = ".".join(location[:-1])
         known = _known_keys(location[:-1])
         near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
         return ExperimentError(
             f"{path}: unknown key {location[-1]!r}" + (f" in {section}" if section else ""),
-            f"one of {', '.join(known)}",
+            f"one of {', '.join(known)}" if known else "none",
             f"did you mean {near[0]!r}?" if near else "remove it or correct it",
         )
     value = first["input"]
@@ -51,6 +55,19 @@ def explain(path: Path, error: ValidationError, overridden: Mapping[str, Any]) -
     return ExperimentError(found, wanted, remedy)
 
 
+def _first(errors: Iterable[Any]) -> dict[str, Any]:
+    """Choose an unknown key, or what comes first; of a plug-in's parameters what is wrong in them, with its name."""
+    found: list[dict[str, Any]] = []
+    for error in errors:
+        where = tuple(part for part in error["loc"] if part not in {NUMBER, SCHEDULER})
+        if error["type"] == PARAMETERS:
+            inner = _first(error["ctx"]["errors"])
+            found.append(inner | {"loc": (*where[:-1], error["ctx"]["name"], *inner["loc"])})
+        else:
+            found.append(dict(error) | {"loc": where})
+    return next((each for each in found if each["type"] == "extra_forbidden"), found[0])
+
+
 _WANTED = {
     "bool_type": "true or false",
     "dict_type": "a mapping of parameters",
@@ -61,6 +78,7 @@ _WANTED = {
     "greater_than_equal": "at least {ge:g}",
     "int_type": "a whole number",
     "less_than": "a number below {lt:.10g}",
+    "less_than_equal": "at most {le:g}",
     "literal_error": "{expected}",
     "tuple_type": "a list",
     "value_error": "{error}",
@@ -81,9 +99,12 @@ def kind(value: Any) -> str:
 
 
 def _known_keys(location: list[str]) -> list[str]:
-    """List the keys of the section at `location`, walking the schema from the plan."""
+    """List the keys of the section at `location`, walking down from the plan; a plug-in has its parameters."""
     model: type[BaseModel] = Plan
     for part in location:
+        if issubclass(model, Plugin) and part in model.table:
+            model = model.table[part]
+            continue
         field = model.model_fields.get(part)
         if field is None:  # an index in a list of plug-ins
             continue

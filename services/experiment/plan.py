@@ -6,10 +6,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from services.experiment import contradictions
 from services.experiment.algorithm import AggregatorPlugin, Optimizer
-from services.experiment.base import Number, Positive, Section, Seed, Truth, plugin
+from services.experiment.base import Number, Positive, Section, Seed, Truth
 from services.experiment.data import Data
 from services.experiment.model import Model, named
+from services.experiment.plugins import plugin
 
 Secagg = Literal["masking", "joye-libert"]
 
@@ -86,9 +88,5 @@ class Plan(Section):
     @model_validator(mode="after")
     def _agree(self) -> Self:
         """Refuse sections that contradict each other."""
-        if self.secagg is not None and self.deterministic:
-            raise ValueError(
-                "secagg and deterministic contradict each other: the clients' optimizer states, which a deterministic "
-                "run keeps on the server, tell what secure aggregation hides"
-            )
+        contradictions.refuse(self)
         return self

@@ -15,6 +15,8 @@ from typing import Any
 from services import distribution
 from services.errors import ConflictError, DataError, StorageError
 from services.experiment import Plan
+from services.experiment.contradictions import check_clients
+from services.experiment.data import PARAMETERS
 from services.init import dataset, identities, secagg_keys, shards
 from services.init.locking import exclusive
 from services.paths import MANIFEST, Paths, write_atomic
@@ -44,17 +46,18 @@ def run(settings: Settings, plan: Plan, paths: Paths, *, drop_to: int | None = N
 
     Args:
         settings: of them `clients` and `max_clients` count here.
-        plan: of it `data` and `seed` count here.
+        plan: of it `data`, `seed` and `train.batch_size` count here.
         paths: where everything lies.
         drop_to: numeric id of the user to become, when started as root, before anything is written.
 
     Raises:
-        UsageError: the scheme can't deal to that many clients.
+        UsageError: the scheme can't deal to that many clients, or too little for a batch to one of them.
         DataError: a file of the data set is missing, truncated or altered.
         ConflictError: what is kept was dealt otherwise than asked.
         StorageError: a folder can't be written.
     """
     began = time.monotonic()
+    check_clients(plan, settings.clients)
     if drop_to is not None and os.geteuid() == 0:
         drop_privileges(drop_to, paths.results)
     manifest = prepare(settings.clients, settings.max_clients, plan, paths)
@@ -95,6 +98,7 @@ def prepare(clients: int, max_clients: int, plan: Plan, paths: Paths) -> Manifes
         dealt = {size: shards.deal(labels, size, recipe) for size in sorted(sizes - cuts.keys())}
         cuts |= {size: shards.describe(labels, seats, classes) for size, seats in dealt.items()}
         shards.check_usable(clients, cuts[clients], recipe)
+        shards.check_batch(clients, cuts[clients], plan.train.batch_size)
 
         if data and not train_kept:
             files |= dataset.write_train(data, paths.shards)
@@ -185,14 +189,10 @@ def _recipe(plan: Plan) -> shards.Recipe:
 def _terms(source: dataset.Source, recipe: shards.Recipe) -> dict[str, Any]:
     """List what a kept deal must agree on with what is asked."""
     terms: dict[str, Any] = {"dataset": source.name, "data_sha256": source.sha256} | asdict(recipe)
-    for key, scheme in _PARAMETERS.items():
+    for key, scheme in PARAMETERS.items():
         if recipe.scheme != scheme:
             terms[key] = None
     return terms
-
-
-_PARAMETERS = {"alpha": "dirichlet", "classes_per_client": "shards"}
-"""Parameters of a scheme, each with the scheme that it counts with."""
 
 
 def _read_kept(folder: Path, source: dataset.Source, recipe: shards.Recipe) -> Manifest | None:
@@ -210,7 +210,7 @@ def _read_kept(folder: Path, source: dataset.Source, recipe: shards.Recipe) -> M
     if not differing:
         return kept
     if "scheme" in differing:
-        differing = [key for key in differing if key not in _PARAMETERS]
+        differing = [key for key in differing if key not in PARAMETERS]
     if "dataset" in differing:
         differing = [key for key in differing if key != "data_sha256"]
     raise ConflictError(

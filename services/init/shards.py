@@ -138,6 +138,24 @@ def check_usable(size: int, cut: Cut, recipe: Recipe, *, key: str = "CLIENTS") -
             )
 
 
+def check_batch(size: int, cut: Cut, batch_size: int, *, key: str = "CLIENTS") -> None:
+    """Refuse a deal in which a client has fewer training images than a batch holds.
+
+    Larger federations, to which the data set may be dealt anew later, are not looked at: a client that then holds fewer
+    trains on all of them in one short batch.
+
+    Raises:
+        UsageError: names the first client that has fewest.
+    """
+    number, seat = min(enumerate(cut.seats), key=lambda pair: pair[1].train)
+    if seat.train < batch_size:
+        raise UsageError(
+            f"train.batch_size is {batch_size}, and client {number} of {size} has {seat.train} training images",
+            f"at most {seat.train}",
+            f"lower train.batch_size or {key}, or deal otherwise (data.scheme, data.alpha, seed)",
+        )
+
+
 def digest(seats: Deal) -> str:
     """Give the SHA-256 over all indices, seat by seat, training before validation, as little-endian uint32."""
     sha256 = hashlib.sha256()

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import keras
 from declearn.aggregator import list_aggregators
 from declearn.main.config import FLOptimConfig
 from declearn.model.tensorflow import TensorflowModel
-from declearn.optimizer import Optimizer, list_optim_modules, list_optim_regularizers, list_rate_schedulers
+from declearn.optimizer import Optimizer
 from keras import layers
 
 from services.errors import ExperimentError
 from services.experiment import Plan
-from services.experiment.algorithm import OptimizerSpec, SchedulerPlugin
-from services.experiment.base import plugin
+from services.experiment.algorithm import OptimizerSpec
+from services.experiment.plugins import SchedulerPlugin
 from services.schedules import ScheduledOptimizer
 
 
@@ -81,34 +80,21 @@ def build_model(plan: Plan, image_shape: tuple[int, ...] = (28, 28), classes: in
 
 
 def build_optim(plan: Plan) -> FLOptimConfig:
-    """Build the plan's optimizers and aggregator.
-
-    Raises:
-        ExperimentError: a plug-in does not take a parameter, or not that value.
-    """
-    name = plan.aggregator.name
-    aggregator = list_aggregators()[name]
-    try:
-        return FLOptimConfig.from_params(
-            aggregator=aggregator(**_parameters(name, aggregator, plan.aggregator.parameters)),
-            client_opt=_optimizer(plan.optimizer.client),
-            server_opt=ScheduledOptimizer.of(_optimizer(plan.optimizer.server)),
-        )
-    except (KeyError, TypeError, ValueError) as exc:
-        raise ExperimentError(
-            f"a plug-in of the optimizer or the aggregator can't be made ({exc})",
-            "parameters that declearn's plug-in takes",
-            "correct them in the experiment file",
-        ) from exc
+    """Build the plan's optimizers and aggregator."""
+    aggregator = list_aggregators()[plan.aggregator.name]
+    return FLOptimConfig.from_params(
+        aggregator=aggregator(**plan.aggregator.parameters),
+        client_opt=_optimizer(plan.optimizer.client),
+        server_opt=ScheduledOptimizer.of(_optimizer(plan.optimizer.server)),
+    )
 
 
 def _optimizer(spec: OptimizerSpec) -> Optimizer:
-    regularizers, modules = list_optim_regularizers(), list_optim_modules()
     return Optimizer(
         lrate=_rate(spec.lrate),
         w_decay=_rate(spec.w_decay),
-        regularizers=[(p.name, _parameters(p.name, regularizers[p.name], p.parameters)) for p in spec.regularizers],
-        modules=[(p.name, _parameters(p.name, modules[p.name], p.parameters)) for p in spec.modules],
+        regularizers=[(plugin.name, plugin.parameters) for plugin in spec.regularizers],
+        modules=[(plugin.name, plugin.parameters) for plugin in spec.modules],
     )
 
 
@@ -117,39 +103,6 @@ def _rate(rate: float | SchedulerPlugin) -> Any:
     if not isinstance(rate, SchedulerPlugin):
         return float(rate)
     given = dict(rate.parameters)
-    base = given.get("base")
-    if rate.name in {"warmup", "warmup-rounds"} and isinstance(base, dict | str):
-        given["base"] = _rate(SchedulerPlugin.model_validate(plugin(base)))
-    return rate.name, _parameters(rate.name, list_rate_schedulers()[rate.name], given)
-
-
-def _parameters(name: str, plugin: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Check `given` against the constructor of a plug-in.
-
-    declearn takes most values as they come, and fails with a wrong one in the midst of a round.
-
-    Raises:
-        ExperimentError: there is no such parameter, or it takes no such value.
-    """
-    known = inspect.signature(plugin).parameters
-    checked: dict[str, Any] = {}
-    for key, value in given.items():
-        annotation = known[key].annotation if key in known else None
-        kind = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if key not in known:
-            fault, wanted = "unknown", f"one of {', '.join(known)}" if known else "none"
-        elif kind == "bool" and not isinstance(value, bool):
-            fault, wanted = repr(value), "true or false"
-        elif kind == "float" and not number:
-            fault, wanted = repr(value), "a number"
-        elif kind == "int" and not (number and isinstance(value, int)):
-            fault, wanted = repr(value), "a whole number"
-        else:
-            checked[key] = float(value) if kind == "float" else value
-            continue
-        raise ExperimentError(f"parameter {key!r} of {name} is {fault}", wanted, "correct it in the experiment file")
-    missing = [key for key, parameter in known.items() if parameter.default is parameter.empty and key not in checked]
-    if missing:
-        raise ExperimentError(f"{name} lacks {', '.join(missing)}", "", "add that parameter in the experiment file")
-    return checked
+    if isinstance(given["base"], dict):
+        given["base"] = _rate(SchedulerPlugin.model_validate(given["base"]))
+    return rate.name, given

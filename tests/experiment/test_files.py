@@ -13,9 +13,10 @@ from pydantic import ValidationError
 
 from services import experiment
 from services.errors import ExperimentError
-from services.experiment import Plan
-from services.experiment.algorithm import Aggregator, Module, Regularizer, Scheduler
+from services.experiment import Plan, files
+from services.experiment.algorithm import AggregatorPlugin, ModulePlugin, RegularizerPlugin
 from services.experiment.model import Preset
+from services.experiment.plugins import Plugin
 from tests.support import REPOSITORY
 
 FILES = sorted([REPOSITORY / "experiment.yml", *(REPOSITORY / "experiments").glob("*.yml")])
@@ -110,14 +111,16 @@ def test_scientific_notation_is_a_number(tmp_path: Path, text: str, value: float
 @pytest.mark.parametrize("text", ["1e-3", "1.5e3", ".5e1", "e1", "1e"])
 def test_a_text_that_looks_like_a_number_stays_a_text(tmp_path: Path, text: str) -> None:
     """A quoted text is written and read back as a text, whatever it looks like."""
-    plan = read(tmp_path, f"aggregator: {{averaging: {{x: '{text}'}}}}")
-    assert plan.aggregator.parameters == {"x": text}
-    assert read(tmp_path, experiment.dump(plan)) == plan
+    path = tmp_path / "e.yml"
+    path.write_text(yaml.dump({"x": text}, Dumper=files._Dumper))
+    assert files._read(path) == {"x": text}
 
 
 def test_flags_and_environment_win_over_the_file(tmp_path: Path) -> None:
     """Scheme, seed and rounds given elsewhere stand in place of the file's, also where it has no such section."""
-    plan = read(tmp_path, "{rounds: 2, seed: 3, data: {alpha: 2}}", scheme="dirichlet", seed=0, rounds=4)
+    plan = read(
+        tmp_path, "{rounds: 2, seed: 3, data: {scheme: dirichlet, alpha: 2}}", scheme="dirichlet", seed=0, rounds=4
+    )
     assert (plan.rounds, plan.seed, plan.data.scheme, plan.data.alpha) == (4, 0, "dirichlet", 2)
     assert read(tmp_path, "", scheme="labels").data.scheme == "labels"
     assert read(tmp_path, "rounds: 2").rounds == 2
@@ -134,11 +137,31 @@ def numbers(*, above: float, below: float = 1e9, closed: bool = False) -> st.Sea
     return st.floats(above, below, exclude_min=not closed, exclude_max=True, allow_nan=False)
 
 
-def plugins(names: Any) -> st.SearchStrategy[dict[str, Any]]:
-    """Draw plug-ins with parameters of any plain kind."""
-    scalar = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
-    parameters = st.dictionaries(st.text(), scalar | st.lists(scalar, max_size=3), max_size=3)
-    return st.fixed_dictionaries({"name": st.sampled_from(get_args(names)), "parameters": parameters})
+def plugins(kind: type[Plugin], *without: str) -> st.SearchStrategy[dict[str, Any]]:
+    """Draw plug-ins with some of their parameters, but for those that count on one side alone, or with another key."""
+
+    def parameters(name: str) -> st.SearchStrategy[dict[str, Any]]:
+        drawn: dict[str, st.SearchStrategy[Any]] = {}
+        for key, field in kind.table[name].model_fields.items():
+            if isinstance(field.default, bool):
+                drawn[key] = st.booleans()
+            elif isinstance(field.default, float):
+                drawn[key] = numbers(above=0, below=1)
+        return st.fixed_dictionaries({}, optional=drawn)
+
+    names = st.sampled_from([name for name in kind.table if name not in without])
+    return names.flatmap(lambda name: st.fixed_dictionaries({"name": st.just(name), "parameters": parameters(name)}))
+
+
+def schedulers() -> st.SearchStrategy[dict[str, Any]]:
+    """Draw schedulers, one of which may warm up to another."""
+    decay = st.fixed_dictionaries(
+        {"base": numbers(above=0), "rate": numbers(above=0)}, optional={"step_level": st.booleans()}
+    ).map(lambda given: {"linear-decay": given})
+    base = numbers(above=0) | decay
+    return decay | st.fixed_dictionaries({"base": base, "warmup": st.integers(1, 9)}).map(
+        lambda given: {"warmup": given}
+    )
 
 
 def optimizers() -> st.SearchStrategy[dict[str, Any]]:
@@ -146,10 +169,10 @@ def optimizers() -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries(
         {},
         optional={
-            "lrate": numbers(above=0) | plugins(Scheduler),
-            "w_decay": numbers(above=0, closed=True) | plugins(Scheduler),
-            "regularizers": st.lists(plugins(Regularizer), max_size=2),
-            "modules": st.lists(plugins(Module), max_size=2),
+            "lrate": numbers(above=0) | schedulers(),
+            "w_decay": numbers(above=0, closed=True) | schedulers(),
+            "regularizers": st.lists(plugins(RegularizerPlugin, "fedprox"), max_size=2),
+            "modules": st.lists(plugins(ModulePlugin, "scaffold-client", "scaffold-server"), max_size=2),
         },
     )
 
@@ -163,11 +186,12 @@ def plans() -> st.SearchStrategy[Plan]:
         optional={
             "rounds": counts,
             "seed": st.integers(0, 2**32 - 1),
-            "data": section(
+            "data": section({"scheme": st.just("dirichlet"), "alpha": numbers(above=0)})
+            | section({"scheme": st.just("shards"), "classes_per_client": counts})
+            | section(
                 {},
                 optional={
                     "scheme": st.sampled_from(experiment.SCHEMES),
-                    "alpha": numbers(above=0),
                     "valid_fraction": numbers(above=0, below=1),
                 },
             ),
@@ -183,7 +207,7 @@ def plans() -> st.SearchStrategy[Plan]:
             ),
             "evaluate": section({"batch_size": counts}),
             "optimizer": section({}, optional={"client": optimizers(), "server": optimizers()}),
-            "aggregator": plugins(Aggregator),
+            "aggregator": plugins(AggregatorPlugin),
             "federation": section(
                 {}, optional={"join_timeout": numbers(above=0), "join_grace": numbers(above=0, closed=True)}
             ),
@@ -358,6 +382,84 @@ def test_a_truth_value_is_no_number(tmp_path: Path, key: str, wanted: str, truth
 )
 def test_an_unknown_name_is_refused(tmp_path: Path, text: str, line: str) -> None:
     """A name that is none of the known ones is answered with all of them, and the nearest where one is near."""
+    assert refusal(tmp_path, text) == line
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (
+            "optimizer: {client: {modules: [adam: {amsgrade: true}]}}",
+            (
+                "e.yml: unknown key 'amsgrade' in optimizer.client.modules.0.adam;"
+                " wanted one of beta_1, beta_2, amsgrad, eps; did you mean 'amsgrad'?"
+            ),
+        ),
+        (
+            "optimizer: {server: {modules: [ewma, momentum: {beta: x}]}}",
+            (
+                "e.yml: optimizer.server.modules.1.momentum.beta is 'x'; wanted a number;"
+                " correct optimizer.server.modules.1.momentum.beta"
+            ),
+        ),
+        (
+            "optimizer: {server: {modules: [{name: momentum, parameters: {beta: true}}]}}",
+            (
+                "e.yml: optimizer.server.modules.0.momentum.beta is True; wanted a number;"
+                " correct optimizer.server.modules.0.momentum.beta"
+            ),
+        ),
+        (
+            "optimizer: {client: {regularizers: [fedprox: {alpha: }]}}",
+            (
+                "e.yml: optimizer.client.regularizers.0.fedprox.alpha is empty; wanted a number;"
+                " correct optimizer.client.regularizers.0.fedprox.alpha"
+            ),
+        ),
+        (
+            "aggregator: {averaging: {steps_weighted: 1}}",
+            (
+                "e.yml: aggregator.averaging.steps_weighted is 1; wanted true or false;"
+                " correct aggregator.averaging.steps_weighted"
+            ),
+        ),
+        (
+            "aggregator: {gradient-masked-averaging: {threshold: 2}}",
+            (
+                "e.yml: aggregator.gradient-masked-averaging.threshold is 2; wanted at most 1;"
+                " correct aggregator.gradient-masked-averaging.threshold"
+            ),
+        ),
+        (
+            "optimizer: {client: {lrate: {cosine-annealing: {base: 0.1, max_lr: 1, duration: 2.5}}}}",
+            (
+                "e.yml: optimizer.client.lrate.cosine-annealing.duration is 2.5; wanted a whole number;"
+                " correct optimizer.client.lrate.cosine-annealing.duration"
+            ),
+        ),
+        (
+            "optimizer: {client: {lrate: cosine-annealing}}",
+            "e.yml: optimizer.client.lrate.cosine-annealing.base is missing; add base",
+        ),
+        (
+            "optimizer: {client: {lrate: {warmup: {base: {linear-decay: {base: 1, rat: 1}}, warmup: 3}}}}",
+            (
+                "e.yml: unknown key 'rat' in optimizer.client.lrate.warmup.base.linear-decay; wanted one of base, rate,"
+                " step_level; did you mean 'rate'?"
+            ),
+        ),
+        ("aggregator: {sum: {x: 1}}", "e.yml: unknown key 'x' in aggregator.sum; wanted none; remove it or correct it"),
+        (
+            "optimizer: {client: {modules: [momentum: {1: 2}]}}",
+            (
+                "e.yml: unknown key '1' in optimizer.client.modules.0.momentum; wanted one of beta, nesterov;"
+                " remove it or correct it"
+            ),
+        ),
+    ],
+)
+def test_a_wrong_parameter_is_refused(tmp_path: Path, text: str, line: str) -> None:
+    """A parameter that a plug-in lacks, or a value it can't take, is named with the plug-in."""
     assert refusal(tmp_path, text) == line
 
 

@@ -22,6 +22,7 @@ import pytest
 from services import shards as dealt
 from services.errors import ConflictError, DataError, StorageError, UsageError
 from services.experiment import Data, Plan
+from services.experiment.plan import Federation, Train
 from services.init import dataset, main, shards
 from services.paths import MANIFEST, Paths
 from services.settings import Settings
@@ -325,9 +326,8 @@ def test_data_may_lie_elsewhere(small: Paths, tmp_path: Path) -> None:
 
 
 def test_alpha_counts_with_dirichlet_alone(small: Paths) -> None:
-    """Another alpha is a conflict with the scheme it belongs to, and nothing to any other."""
-    main.prepare(2, 2, _plan(alpha=0.5), small)
-    main.prepare(2, 2, _plan(alpha=3), small)
+    """Another alpha is a conflict with the scheme it belongs to, and is not kept with any other."""
+    assert main.prepare(2, 2, Plan(), small).alpha is None
     shutil.rmtree(small.shards)
     main.prepare(2, 2, _plan(scheme="dirichlet", alpha=3), small)
     with pytest.raises(ConflictError, match=r"was dealt with alpha 3\.0; wanted alpha 0\.5 as asked now"):
@@ -385,6 +385,33 @@ def test_size_that_cannot_train_is_refused_before_anything_is_written(small: Pat
     manifest = dealt.read_manifest(small.shards)
     assert 12 in manifest.cuts
     assert 12 not in manifest.sizes
+
+
+def test_a_batch_that_one_client_cannot_fill_is_refused(small: Paths) -> None:
+    """A client of CLIENTS with fewer training images than a batch is named with their number; nothing is written."""
+    cut = main.prepare(3, 3, _plan(scheme="biased"), small).cuts[3]
+    shutil.rmtree(small.shards)
+    fewest = min(seat.train for seat in cut.seats)
+    number = [seat.train for seat in cut.seats].index(fewest)
+
+    def plan(batch_size: int) -> Plan:
+        return Plan(data=Data(scheme="biased"), train=Train(batch_size=batch_size))
+
+    with pytest.raises(UsageError) as caught:
+        main.prepare(3, 4, plan(fewest + 1), small)
+    assert str(caught.value) == (
+        f"train.batch_size is {fewest + 1}, and client {number} of 3 has {fewest} training images; wanted at most"
+        f" {fewest}; lower train.batch_size or CLIENTS, or deal otherwise (data.scheme, data.alpha, seed)"
+    )
+    assert contents(small.shards) == {".lock": b""}
+    main.prepare(3, 4, plan(fewest), small)
+
+
+def test_fewer_clients_than_a_round_needs_are_refused(small: Paths) -> None:
+    """Where no round could count with CLIENTS clients, `init` says so before it writes anything."""
+    with pytest.raises(UsageError, match=r"^CLIENTS is 3 and federation.min_clients is 4; wanted at least 4 clients;"):
+        main.run(SETTINGS, Plan(federation=Federation(min_clients=4)), small)
+    assert not small.shards.exists()
 
 
 def test_size_that_cannot_train_is_logged(small: Paths, caplog: pytest.LogCaptureFixture) -> None:

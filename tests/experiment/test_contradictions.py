@@ -1,0 +1,197 @@
+"""Sections that contradict each other are refused with their reason."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from services import experiment
+from services.errors import ExperimentError, UsageError
+from services.experiment import Plan, contradictions
+from services.experiment.contradictions import check_clients
+
+
+def modules(client: list[Any], server: list[Any]) -> dict[str, Any]:
+    """Write the optimizers with these modules."""
+    return {"optimizer": {"client": {"modules": client}, "server": {"modules": server}}}
+
+
+NOISE = {"gaussian-noise": {"std": 0.1}}
+
+CASES: list[tuple[str, str]] = [
+    (
+        "{secagg: masking, deterministic: true}",
+        (
+            "secagg and deterministic contradict each other: the clients' optimizer states, which a deterministic run"
+            " keeps on the server, tell what secure aggregation hides; leave out one of them"
+        ),
+    ),
+    (
+        "{deterministic: true, optimizer: {client: {modules: [gaussian-noise: {safe_mode: false, seed: 1}]}}}",
+        (
+            "deterministic and gaussian-noise in optimizer.client.modules contradict each other: where its generator"
+            " stands is in no state that is kept, so a resumed run would draw other noise; leave out one of them"
+        ),
+    ),
+    (
+        "{optimizer: {server: {modules: [gaussian-noise: {seed: 1}]}}}",
+        (
+            "seed of gaussian-noise in optimizer.server.modules has no effect with safe_mode true: the system's secure"
+            " generator takes none; leave out seed, or set safe_mode to false"
+        ),
+    ),
+    (
+        "{optimizer: {client: {modules: [scaffold-client]}}}",
+        (
+            "scaffold-client is in optimizer.client.modules without scaffold-server in optimizer.server.modules: each"
+            " needs what the other sends; add scaffold-server to optimizer.server.modules"
+        ),
+    ),
+    (
+        "{optimizer: {server: {modules: [scaffold-server]}}}",
+        (
+            "scaffold-server is in optimizer.server.modules without scaffold-client in optimizer.client.modules: each"
+            " needs what the other sends; add scaffold-client to optimizer.client.modules"
+        ),
+    ),
+    (
+        "{optimizer: {client: {modules: [scaffold-server]}}}",
+        (
+            "scaffold-server is in optimizer.client.modules: it is the server's part of SCAFFOLD; move it to"
+            " optimizer.server.modules"
+        ),
+    ),
+    (
+        "{optimizer: {server: {modules: [scaffold-client]}}}",
+        (
+            "scaffold-client is in optimizer.server.modules: it is the client's part of SCAFFOLD; move it to"
+            " optimizer.client.modules"
+        ),
+    ),
+    (
+        "{optimizer: {client: {modules: [scaffold-client, scaffold-client]}, server: {modules: [scaffold-server]}}}",
+        (
+            "scaffold-client stands 2 times in optimizer.client.modules: what the two sides tell each other would"
+            " reach one of them alone; leave one"
+        ),
+    ),
+    (
+        "{optimizer: {server: {regularizers: [fedprox]}}}",
+        (
+            "fedprox is in optimizer.server.regularizers: it holds a client's steps near the weights that its round"
+            " began with, and the server takes one step a round; move it to optimizer.client.regularizers"
+        ),
+    ),
+    (
+        "{data: {alpha: 0.5}}",
+        (
+            "data.alpha counts with scheme dirichlet alone, and data.scheme is iid; leave out data.alpha, or set"
+            " data.scheme to dirichlet"
+        ),
+    ),
+    (
+        "{data: {scheme: labels, classes_per_client: 3}}",
+        (
+            "data.classes_per_client counts with scheme shards alone, and data.scheme is labels; leave out"
+            " data.classes_per_client, or set data.scheme to shards"
+        ),
+    ),
+]
+"""Files, each with the line that refuses it."""
+
+
+@pytest.mark.parametrize(("text", "line"), CASES)
+def test_a_contradiction_is_refused_with_its_reason(tmp_path: Path, text: str, line: str) -> None:
+    """What can't go together is named, and why, and what to do."""
+    path = tmp_path / "e.yml"
+    path.write_text(text)
+    with pytest.raises(ExperimentError) as caught:
+        experiment.load(path)
+    assert str(caught.value) == f"{path}: {line}"
+
+
+@pytest.mark.parametrize("rule", contradictions.RULES, ids=lambda rule: rule.__name__)
+def test_every_rule_has_its_case(monkeypatch: pytest.MonkeyPatch, rule: contradictions.Rule) -> None:
+    """No rule is there that no case above trips over, and each names keys of the file."""
+    monkeypatch.setattr(contradictions, "RULES", [rule])
+    tripped = []
+    for text, line in CASES:
+        try:
+            Plan.model_validate(yaml.safe_load(text))
+        except ValidationError as exc:
+            contradiction = exc.errors()[0]["ctx"]["contradiction"]
+            assert f"{contradiction.found}; {contradiction.remedy}" == line
+            tripped.append(contradiction)
+    assert tripped
+    for contradiction in tripped:
+        for key in contradiction.keys:
+            functools.reduce(getattr, key.split("."), Plan())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        modules(["scaffold-client"], ["scaffold-server"]),
+        modules(["scaffold-client"], ["scaffold-server"]) | {"secagg": "masking"},
+        {"secagg": "masking", "aggregator": "gradient-masked-averaging"},
+        {"secagg": "joye-libert", "aggregator": "sum"},
+        modules([NOISE], [{"gaussian-noise": {"safe_mode": False, "seed": 3}}]),
+        {"data": {"scheme": "dirichlet", "alpha": 1}},
+        {"data": {"scheme": "shards", "classes_per_client": 1}},
+        {"data": {"scheme": "dirichlet"}},
+    ],
+)
+def test_what_goes_together_is_accepted(content: dict[str, Any]) -> None:
+    """No rule refuses what works."""
+    Plan.model_validate(content)
+
+
+def test_a_scheme_given_elsewhere_takes_no_parameter_of_the_files(tmp_path: Path) -> None:
+    """SCHEME in place of the file's own scheme is no contradiction with that one's parameter, which goes with it."""
+    path = tmp_path / "e.yml"
+    path.write_text("data: {scheme: dirichlet, alpha: 0.1}")
+    assert experiment.load(path, scheme="iid") == Plan()
+    assert experiment.load(path, scheme="dirichlet").data.alpha == 0.1
+
+
+def test_a_plan_that_is_written_contradicts_nothing() -> None:
+    """What `fed check` prints holds no parameter of another scheme."""
+    assert "alpha" not in experiment.dump(Plan())
+    text = experiment.dump(Plan.model_validate({"data": {"scheme": "dirichlet"}}))
+    assert "alpha: 0.5" in text
+    assert "classes_per_client" not in text
+
+
+@pytest.mark.parametrize(
+    ("content", "clients", "line"),
+    [
+        (
+            {"secagg": "masking"},
+            1,
+            (
+                "CLIENTS is 1 and secagg is masking: the sum over a single client would be that client's own; wanted"
+                " at least 2 clients; raise CLIENTS, or correct secagg in the experiment file"
+            ),
+        ),
+        (
+            {"federation": {"min_clients": 4}},
+            3,
+            (
+                "CLIENTS is 3 and federation.min_clients is 4; wanted at least 4 clients; raise CLIENTS, or correct"
+                " federation.min_clients in the experiment file"
+            ),
+        ),
+    ],
+)
+def test_too_few_clients_for_any_round_are_refused(content: dict[str, Any], clients: int, line: str) -> None:
+    """A number of clients with which no round could count is refused; one more will do."""
+    plan = Plan.model_validate(content)
+    with pytest.raises(UsageError) as caught:
+        check_clients(plan, clients)
+    assert str(caught.value) == line
+    check_clients(plan, clients + 1)
