@@ -108,7 +108,7 @@ class Attendance:
         requests: dict[str, Message] = {
             name: Deal(seat.size, seat.seat, derived_seed(self.plan.seed, seat.size, seat.seat))
             for name, seat in call.seats.items()
-            if members[name].connected and members[name].dealt != seat and not self._netwk.handler.is_busy(name)
+            if members[name].ready and members[name].dealt != seat and not self._netwk.handler.is_busy(name)
         }
         if requests:
             asked = {name: members[name] for name in requests}

@@ -110,7 +110,8 @@ class Membership:
         """Decide who takes part until the next boundary.
 
         Args:
-            seated: names that held a seat until now; they keep one before any newcomer is given one.
+            seated: names that held a seat until now; they keep one before any newcomer is given one, also while they
+                are away, and while they are set up after their return.
         """
         deadline = self.clock() - self.rejoin_grace
         forgotten = [m.name for m in self.members.values() if m.lost_at is not None and m.lost_at <= deadline]
@@ -120,9 +121,7 @@ class Membership:
         candidates = [
             member.name
             for member in self.members.values()
-            if member.dealable
-            and member.refused is None
-            and (member.ready or (not member.connected and member.name in before))
+            if member.dealable and member.refused is None and (member.ready or member.name in before)
         ]
         # whoever has a seat keeps one; of the others, the lowest names come first
         candidates.sort(key=lambda name: (name not in before, natural(name)))
