@@ -121,3 +121,10 @@ def write_atomic(path: Path, content: bytes | str, *, mode: int = 0o644) -> None
     """Write `content` to `path` whole or not at all; see `writing`."""
     with writing(path, mode=mode) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what `writing` leaves in `folder`, and in the folders in it, when it is killed; nobody may write there."""
+    for left in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")]:
+        with contextlib.suppress(OSError):
+            left.unlink()

@@ -95,7 +95,7 @@ def test_an_error_midway_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 def test_death_midway_leaves_the_old_file(tmp_path: Path) -> None:
-    """A writer that is killed before it is done leaves the old file, and next to it what init removes."""
+    """A writer that is killed before it is done leaves the old file, and next to it what `sweep` removes."""
     path = tmp_path / "file"
     write_atomic(path, "old")
     program = (
@@ -107,6 +107,8 @@ def test_death_midway_leaves_the_old_file(tmp_path: Path) -> None:
     assert path.read_text() == "old"
     (left,) = set(names(tmp_path)) - {"file"}
     assert re.fullmatch(r"\.file\..+\.tmp", left)
+    paths.sweep(tmp_path.parent)
+    assert names(tmp_path) == ["file"]
 
 
 def test_content_is_on_disk_before_the_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from services.errors import StorageError
+from services.paths import sweep
 
 LOCK = ".lock"
 
@@ -39,7 +40,7 @@ def exclusive(folder: Path) -> Iterator[None]:
                 "a writable folder on a file system with locks",
                 "mend its permissions, or use another folder",
             ) from exc
-        _sweep(folder)
+        sweep(folder)
         yield
 
 
@@ -49,10 +50,3 @@ def _lock(handle: int, folder: Path) -> None:
     except BlockingIOError:
         logger.info("%s: another init is at work here; waiting for it", folder)
         fcntl.flock(handle, fcntl.LOCK_EX)
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what `services.paths.writing` leaves when it is killed."""
-    for left in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")]:
-        with contextlib.suppress(OSError):
-            left.unlink()

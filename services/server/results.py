@@ -25,7 +25,7 @@ import numpy as np
 
 from services import __version__, experiment
 from services.errors import StorageError
-from services.paths import write_atomic
+from services.paths import sweep, write_atomic
 
 LATEST = "latest"
 LOCK = ".lock"
@@ -129,6 +129,8 @@ CLIENT_COLUMNS = tuple(field.name for field in dataclasses.fields(ClientRound))
 class RunFolder:
     """The folder of one run, held by this process alone until it ends (flock on its `.lock`).
 
+    What a server that was killed left half-written in it is removed.
+
     Args:
         path: the folder, which is there.
 
@@ -142,6 +144,7 @@ class RunFolder:
         self.rounds: list[Round] = []
         self.clients: list[ClientRound] = []
         self._lock = _hold(path)
+        sweep(path)
         self._before = 0.0
         self._began = time.monotonic()
 

@@ -168,6 +168,22 @@ def test_a_run_folder_is_one_process_s(tmp_path: Path) -> None:
     RunFolder(folder.path).close()
 
 
+def test_what_a_killed_server_left_half_written_is_removed(tmp_path: Path) -> None:
+    """Who takes up a run's folder clears it of half-written files; who does not get it touches nothing."""
+    folder = RunFolder.create(tmp_path)
+    (folder.path / "checkpoint").mkdir()
+    left = [folder.path / ".history.csv.abc.tmp", folder.path / "checkpoint" / ".state.mpk.abc.tmp"]
+    for path in left:
+        path.touch()
+    with pytest.raises(StorageError):
+        RunFolder(folder.path)
+    assert all(path.exists() for path in left)
+    folder.close()
+    RunFolder(folder.path).close()
+    assert not any(path.exists() for path in left)
+    assert (folder.path / "events.csv").exists()
+
+
 def test_a_resumed_run_s_tables_are_those_of_its_state(tmp_path: Path) -> None:
     """Rounds that the state does not know, left by a process that died, are gone from the tables."""
     folder = RunFolder.create(tmp_path)
