@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from services import cli, distribution, settings
 from services.experiment import Plan
 from services.experiment.contradictions import CONTRADICTION
+from services.experiment.methods import CriterionPlugin, FairnessPlugin, MetricPlugin, SamplerPlugin
 from services.experiment.plugins import AGGREGATORS, MODULES, REGULARIZERS, SCHEDULERS, Plugin
 from services.server import checkpoint
 from services.server.main import Run
@@ -24,6 +25,7 @@ from tests.support import REPOSITORY
 
 PAGES = sorted((REPOSITORY / "docs").glob("*.md"))
 OPERATING = (REPOSITORY / "docs" / "operating.md").read_text(encoding="utf-8")
+METHODS = (REPOSITORY / "docs" / "methods.md").read_text(encoding="utf-8")
 EXTENDING = (REPOSITORY / "docs" / "extending.md").read_text(encoding="utf-8")
 
 
@@ -109,8 +111,8 @@ def test_every_column_is_documented() -> None:
     history, rest = text.split("`history.csv`:")[1].split("`clients.csv` has")
     clients, events = rest.split("`events.csv` has")
     assert [column for cells in rows(history) for column in words(cells[0])] == list(HISTORY_COLUMNS)
-    assert set(words(clients)) == {*CLIENT_COLUMNS, "trained", "gone", "late", "error"}
-    rooms = [REPOSITORY / "services" / "server" / name for name in ("attendance.py", "federation.py")]
+    assert set(words(clients)) == {*CLIENT_COLUMNS, "trained", "idle", "gone", "late", "error"}
+    rooms = [REPOSITORY / "services" / "server" / name for name in ("attendance.py", "boundary.py", "federation.py")]
     source = "".join(room.read_text(encoding="utf-8") for room in rooms)
     told = set(
         re.findall(r'"(joined|returned|left|lost|forgotten|refused|standby|dealt|dropped|void|unagreed)"', source)
@@ -197,6 +199,10 @@ def test_every_parameter_of_a_plug_in_is_documented() -> None:
     }
 
 
+OPTIONAL = {"train.steps": int, "early_stop.patience": int, "robust.max_update_norm": float}
+"""Numbers that are null by default, and what they are."""
+
+
 def accepts(key: str, value: float) -> bool:
     """Tell whether an experiment file may set `key` to `value`, if need be with another key beside it."""
     content: Any = value
@@ -218,12 +224,12 @@ def test_ranges_are_those_of_the_schema() -> None:
     assert accepts("seed", 2**32 - 1)
     assert not accepts("seed", 2**32)
     for key, value in keys(Plan()):
-        bounds = re.findall(r"([≥><]) (\d+)", ranges.get(key, ""))
+        bounds = re.findall(r"([≥><]) ([\d.]*\d)", ranges.get(key, ""))
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        assert bool(bounds) == (number or key == "train.steps") or key == "seed", key
-        whole = isinstance(value, int) or key == "train.steps"
+        assert bool(bounds) == (number or key in OPTIONAL) or key in {"seed", "early_stop.tolerance"}, key
+        whole = isinstance(value, int) or OPTIONAL.get(key) is int
         for sign, text in bounds:
-            bound, step = int(text), 1 if whole else 0.001
+            bound, step = (int(text), 1) if whole else (float(text), 0.001)
             below, above = bound - step, bound + step
             inside, outside = {"≥": (bound, below), ">": (above, bound), "<": (below, bound)}[sign]
             assert accepts(key, inside), key
@@ -234,6 +240,40 @@ def test_ranges_are_those_of_the_schema() -> None:
 def test_the_examples_of_a_plan_load(title: str) -> None:
     """The YAML in the page is a plan."""
     Plan.model_validate(yaml.safe_load(section(EXTENDING, title).split("```yaml")[1].split("```")[0]))
+
+
+@pytest.mark.parametrize(
+    ("title", "kinds"),
+    [
+        ("A draw of clients", [SamplerPlugin, CriterionPlugin]),
+        ("Metrics", [MetricPlugin]),
+        ("Fairness", [FairnessPlugin]),
+    ],
+)
+def test_every_method_is_documented(title: str, kinds: list[type[Plugin]]) -> None:
+    """Each plug-in has its row with its parameters and their defaults, and the YAML in the page is a plan."""
+    text = section(METHODS, title)
+    documented = [(words(cells[0])[0], [yaml.safe_load(word) for word in words(cells[1])]) for cells in rows(text)]
+    assert sorted(documented, key=str) == sorted(
+        [
+            (
+                name,
+                [
+                    key if field.is_required() else {key: field.default}
+                    for key, field in parameters.model_fields.items()
+                ],
+            )
+            for kind in kinds
+            for name, parameters in kind.table.items()
+        ],
+        key=str,
+    )
+
+
+@pytest.mark.parametrize("title", re.findall(r"^## (.*)$", METHODS, re.MULTILINE))
+def test_the_example_of_a_method_loads(title: str) -> None:
+    """The YAML of each section of the page is a plan."""
+    Plan.model_validate(yaml.safe_load(section(METHODS, title).split("```yaml")[1].split("```")[0]))
 
 
 # -- words and links --------------------------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ ELSEWHERE = {
     "transport/server.py": "tests/transport/test_endpoints.py: both ends meet there",
     "transport/messages.py": "tests/server/test_federation.py: seats are dealt there",
     "server/attendance.py": "tests/server/test_federation.py: clients that come, go and are dealt to",
+    "experiment/methods.py": "tests/test_registry.py: its plug-ins are declearn's; its sections are tested in files",
+    "server/boundary.py": "tests/server/test_federation.py: who takes part shows in whole runs",
     "server/main.py": "tests/server/test_federation.py: whole runs, from start to results",
     "client/main.py": "tests/server/test_federation.py: sessions of real clients",
     "client/secagg.py": "tests/server/test_secagg.py: a set-up takes both ends; its keys are read in tests/init",
@@ -34,6 +36,7 @@ BESIDE = {
     "test_docs.py": "the pages in docs/",
     "test_imports.py": "the rule of imports",
     "test_map.py": "this",
+    "test_registry.py": "services/experiment against declearn's registries",
     "transport/test_endpoints.py": "transport/client.py and transport/server.py",
 }
 """Test files that are named after no source file, and what they test."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import zlib
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from declearn import messaging
 from declearn.main import FederatedClient
@@ -27,13 +27,16 @@ from services.client.dataset import check_fit, datasets, nothing
 from services.errors import DataError, FedError, LostError, NetworkError, TrainingError
 from services.shards import Shard
 from services.transport.client import ClientEndpoint, ConnectionLostError, DismissedError
-from services.transport.messages import ClientState, Deal, DealReply, StandBy, StateQuery
+from services.transport.messages import ClientState, Deal, DealReply, Grouping, StandBy, StateQuery
 
 if TYPE_CHECKING:
+    from declearn.communication.api import NetworkClient
     from declearn.model.tensorflow import TensorflowModel
 
     from services.client.dataset import ImageDataset
     from services.client.training import LocalTraining
+
+T = TypeVar("T")
 
 logger = logging.getLogger("fed.client")
 
@@ -71,6 +74,7 @@ class Session(FederatedClient):
         self._seed: int | None = None
         self._keys = keys
         self._secagg: str | None = None
+        self._grouping: Grouping | None = None
         self._init_request = b""
         self._round_start: tuple[int, dict[str, Any]] = (0, {})
 
@@ -120,10 +124,10 @@ class Session(FederatedClient):
             await self._take_deal(ser_msg.deserialize())
         elif issubclass(kind, StandBy):
             logger.warning("standing by: %s", ser_msg.deserialize().reason)
-        elif issubclass(kind, StateQuery):
-            await self.netwk.send_message(self._state())
-        elif issubclass(kind, ClientState):
-            await self._take_state(ser_msg.deserialize())
+        elif issubclass(kind, StateQuery | ClientState):
+            await self._see_to_state(ser_msg.deserialize())
+        elif issubclass(kind, Grouping | messaging.FairnessSetupQuery | messaging.FairnessQuery):
+            return await self._see_to_fairness(ser_msg.deserialize())
         elif issubclass(kind, messaging.MetadataQuery):
             await self._collect_and_send_metadata(ser_msg.deserialize())
         elif issubclass(kind, messaging.InitRequest):
@@ -176,7 +180,9 @@ class Session(FederatedClient):
         try:
             message: messaging.InitRequest = await asyncio.to_thread(ser_msg.deserialize)
             if message.dpsgd or message.fairness:
-                raise TrainingError("the server asks for DP-SGD or fairness, which this client lacks")
+                raise TrainingError(
+                    "the server asks for declearn's DP-SGD or its set-up of fairness, which this client lacks"
+                )
             self._secagg = message.secagg
             if self._secagg is not None and self._keys is None:
                 raise TrainingError("the server asks for secure aggregation, for which this client has no keys")
@@ -263,24 +269,70 @@ class Session(FederatedClient):
             await self.netwk.send_message(messaging.Error(f"secure aggregation was not set up ({exc})"))
         return False
 
-    def _state(self) -> ClientState:
-        return ClientState(msgpack_serialize(self._manager().optim.get_state()))
-
-    async def _take_state(self, message: ClientState) -> None:
-        """Take up the optimizer state that an earlier process of this client had."""
-        state = msgpack_deserialize(message.state)
-        state["modules"] = [tuple(module) for module in state["modules"]]
-        self._manager().optim.set_state(state)
-        self._round_start = (0, {})
+    async def _see_to_fairness(self, message: Message) -> bool:
+        """Answer what is asked about groups of images; tells whether it was broken off by the end of all."""
+        if isinstance(message, messaging.FairnessSetupQuery):
+            return await self._exchange(self._set_up_fairness, message)
+        if isinstance(message, messaging.FairnessQuery):
+            return await self._exchange(self._measure_fairness, message)
+        self._grouping = cast("Grouping", message)
         await self.netwk.send_message(message)
+        return False
+
+    async def _set_up_fairness(self, relay: NetworkClient, query: messaging.FairnessSetupQuery) -> None:
+        from services.client.fairness import controller  # noqa: PLC0415 - imports TensorFlow
+
+        if self._grouping is None:
+            raise ValueError("the server did not tell what a group is")
+        images = cast("ImageDataset", self.train_data)
+        self.fairness = controller(query, self._manager(), images, self._grouping)
+        await self.fairness.setup_fairness(relay, None)
+
+    async def _measure_fairness(self, relay: NetworkClient, query: messaging.FairnessQuery) -> None:
+        if self.fairness is None:
+            raise ValueError("fairness is not set up")
+        await self.fairness.run_fairness_round(relay, query, None)
+
+    async def _exchange(self, part: Callable[[NetworkClient, Any], Coroutine[Any, Any, None]], query: Message) -> bool:
+        """Take part in an exchange about fairness, in a thread; tells whether it was broken off by the end of all."""
+        from services.client.fairness import Relay  # noqa: PLC0415 - imports TensorFlow
+
+        relay = Relay(self.netwk, asyncio.get_running_loop())
+        try:
+            await self._work(lambda: asyncio.run(part(cast("NetworkClient", relay), query)), relay.close)
+        except secagg.SetUpInterruptedError as exc:
+            return await self.handle_message(exc.message)
+        except RuntimeError as exc:  # which declearn has told the server of
+            logger.warning("fairness: %s", exc)
+        except (AssertionError, LookupError, TypeError, ValueError) as exc:
+            logger.warning("fairness: %s", exc)
+            await self.netwk.send_message(messaging.Error(f"fairness: {exc}"))
+        return False
+
+    async def _see_to_state(self, message: StateQuery | ClientState) -> None:
+        """Tell the state of this client's optimizer, or take up the one that an earlier process of it had."""
+        optim = self._manager().optim
+        if isinstance(message, ClientState):
+            state = msgpack_deserialize(message.state)
+            state["modules"] = [tuple(module) for module in state["modules"]]
+            optim.set_state(state)
+            self._round_start = (0, {})
+            await self.netwk.send_message(message)
+        else:
+            await self.netwk.send_message(ClientState(msgpack_serialize(optim.get_state())))
 
     def _manager(self) -> LocalTraining:
         if self.trainmanager is None:
             raise TrainingError("the server asked for a round before it sent a model")
         return self.trainmanager
 
-    async def _work(self, call: Callable[[], Message]) -> Message:
-        """Run `call` in a thread; when the connection goes, or this client is told to stop, end it within a step."""
+    async def _work(self, call: Callable[[], T], end: Callable[[], None] | None = None) -> T:
+        """Run `call` in a thread; when the connection goes, or this client is told to stop, end it within a step.
+
+        Args:
+            call: what to run.
+            end: ends what `call` may wait for.
+        """
         manager = self._manager()
         manager.resume()
         work = asyncio.create_task(asyncio.to_thread(call))
@@ -294,6 +346,8 @@ class Session(FederatedClient):
             lost.cancel()
             if not work.done():
                 manager.interrupt()
+                if end is not None:
+                    end()
                 await asyncio.wait({work})
 
     async def _ready(self) -> None:

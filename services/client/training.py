@@ -13,6 +13,7 @@ from declearn.training import TrainingManager
 from declearn.typing import Batch
 
 from services.client.dataset import ImageDataset
+from services.client.metrics import ClassMetrics
 from services.schedules import ScheduledOptimizer
 
 
@@ -59,6 +60,9 @@ class LocalTraining(TrainingManager):
         self.optim = ScheduledOptimizer.of(self.optim)
         self._interrupted = threading.Event()
 
+    def _prepare_metrics(self, metrics: Any) -> ClassMetrics:
+        return ClassMetrics(super()._prepare_metrics(metrics).metrics)
+
     def interrupt(self) -> None:
         """End a round that runs in another thread; its result is of no use to anybody."""
         self._interrupted.set()
@@ -69,8 +73,9 @@ class LocalTraining(TrainingManager):
 
     def reseed(self, seed: int) -> None:
         """Let the order of images and the dropped units of the next round depend on `seed` alone."""
-        if isinstance(self.train_data, ImageDataset):
-            self.train_data.reseed(seed)
+        images = getattr(self.train_data, "base", self.train_data)  # FairBatch wraps them
+        if isinstance(images, ImageDataset):
+            images.reseed(seed)
         for number, layer in enumerate(self.model.get_wrapped_model()._flatten_layers()):  # noqa: SLF001 - no getter
             generator = getattr(layer, "seed_generator", None)
             if generator is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator
 
@@ -41,6 +41,14 @@ class AggregatorPlugin(Plugin):
     table = AGGREGATORS
 
     name: Aggregator = "averaging"
+
+
+def aggregator_named(value: Any) -> Any:
+    """Read an aggregator; `gma` is short for gradient-masked-averaging."""
+    read = plugin(value)
+    if isinstance(read, dict) and read.get("name") == "gma":
+        return {**read, "name": "gradient-masked-averaging"}
+    return read
 
 
 class OptimizerSpec(Section):

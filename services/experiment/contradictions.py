@@ -5,6 +5,7 @@ A rule is a function from a plan to a `Contradiction`, or to None where all is w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from services.errors import UsageError
 from services.experiment.data import PARAMETERS
 
 if TYPE_CHECKING:
+    from services.experiment.base import Section
     from services.experiment.plan import Plan
 
 
@@ -165,4 +167,228 @@ def _schemes_have_parameters(plan: Plan) -> Contradiction | None:
                 f"data.{key} counts with scheme {scheme} alone, and data.scheme is {plan.data.scheme}",
                 f"leave out data.{key}, or set data.scheme to {scheme}",
             )
+    return None
+
+
+# -- methods that are added to plain rounds ---------------------------------------------------------------------------
+
+_CLASSES = {"mnist": 10, "fashion-mnist": 10}
+"""Number of classes where it is known before the data are."""
+
+_TIMED = {"train_time", "train_time_history"}
+
+
+def _is_set(section: Section, key: str) -> bool:
+    """Tell whether a key has another value than its default; a plan that was written out gives all of them."""
+    return bool(getattr(section, key) != type(section).model_fields[key].default)
+
+
+@rule
+def _a_draw_needs_enough(plan: Plan) -> Contradiction | None:
+    drawn = plan.sampling.fewest()
+    if drawn is None:
+        return None
+    if drawn < plan.federation.min_clients:
+        return Contradiction(
+            ("sampling", "federation.min_clients"),
+            f"sampling draws {drawn} clients a round, and federation.min_clients lets none count with fewer than"
+            f" {plan.federation.min_clients}",
+            "raise n_samples, or lower federation.min_clients",
+        )
+    if plan.secagg is not None and drawn == 1:
+        return Contradiction(
+            ("sampling", "secagg"),
+            "sampling draws one client a round, and secagg hides an update in the sum of two or more",
+            "raise n_samples, or leave out secagg",
+        )
+    return None
+
+
+@rule
+def _criteria_read_updates(plan: Plan) -> Contradiction | None:
+    criteria = plan.sampling.criteria()
+    if criteria and plan.secagg is not None:
+        return Contradiction(
+            ("sampling", "secagg"),
+            "sampling by criterion and secagg contradict each other: scores come from each client's own reply, of which"
+            " the server reads the sum alone",
+            "leave out one of them",
+        )
+    if criteria & _TIMED and plan.deterministic:
+        return Contradiction(
+            ("sampling", "deterministic"),
+            f"sampling by {min(criteria & _TIMED)} and deterministic contradict each other: times are never the same",
+            "choose another criterion, or leave out deterministic",
+        )
+    return None
+
+
+@rule
+def _metrics_differ(plan: Plan) -> Contradiction | None:
+    names = [metric.name for metric in plan.metrics]
+    for metric in plan.metrics:
+        if names.count(metric.name) > 1:
+            return Contradiction(
+                ("metrics",), f"{metric.name} stands {names.count(metric.name)} times in metrics", "leave one"
+            )
+        if metric.name == "binary-roc" and plan.secagg is not None and metric.parameters.get("bound") is None:
+            return Contradiction(
+                ("metrics", "secagg"),
+                "binary-roc without bound and secagg contradict each other: thresholds that go by the data can't be"
+                " summed",
+                "set bound to [0, 1]",
+            )
+        label, classes = metric.parameters.get("label", 0), _CLASSES.get(plan.data.dataset, math.inf)
+        if label >= classes:
+            return Contradiction(
+                ("metrics", "data.dataset"),
+                f"label of {metric.name} in metrics is {label}, and {plan.data.dataset} has classes 0 to {classes - 1}",
+                "correct label",
+            )
+    return None
+
+
+@rule
+def _keys_need_their_method(plan: Plan) -> Contradiction | None:
+    for section, switch in (("early_stop", "patience"), ("fairness", "algorithm")):
+        spec = getattr(plan, section)
+        given = [key for key in type(spec).model_fields if _is_set(spec, key) and key != switch]
+        if given and getattr(spec, switch) is None:
+            return Contradiction(
+                (f"{section}.{given[0]}", f"{section}.{switch}"),
+                f"{section}.{given[0]} counts with {section}.{switch} alone",
+                f"set {section}.{switch}, or leave out {section}.{given[0]}",
+            )
+    if _is_set(plan.robust, "trim") and plan.robust.aggregator != "trimmed-mean":
+        return Contradiction(
+            ("robust.trim", "robust.aggregator"),
+            f"robust.trim counts with aggregator trimmed-mean alone, and robust.aggregator is {plan.robust.aggregator}",
+            "leave out robust.trim, or set robust.aggregator to trimmed-mean",
+        )
+    return None
+
+
+@rule
+def _robustness_reads_updates(plan: Plan) -> Contradiction | None:
+    robust = plan.robust
+    for key in ("max_update_norm", "aggregator"):
+        if getattr(robust, key) is not None and plan.secagg is not None:
+            return Contradiction(
+                (f"robust.{key}", "secagg"),
+                f"robust.{key} and secagg contradict each other: the server reads the sum of updates alone",
+                "leave out one of them",
+            )
+    if robust.aggregator is None:
+        return None
+    scaffold = any(module.name == "scaffold-client" for module in plan.optimizer.client.modules)
+    fairness = plan.fairness.algorithm
+    for key, at_odds, reason in (
+        ("aggregator", plan.aggregator.name != "averaging", "it takes the place of averaging"),
+        ("optimizer.client.modules", scaffold, "what SCAFFOLD's clients send beside updates would be summed as it is"),
+        (
+            "fairness.algorithm",
+            fairness is not None and fairness.name != "monitor",
+            "it weighs groups in a sum over all clients",
+        ),
+    ):
+        if at_odds:
+            return Contradiction(
+                ("robust.aggregator", key),
+                f"robust.aggregator and {key} contradict each other: {reason}",
+                "leave out one of them",
+            )
+    return None
+
+
+@rule
+def _fairness_is_among_all(plan: Plan) -> Contradiction | None:
+    algorithm = plan.fairness.algorithm
+    if algorithm is None:
+        return None
+    for key, at_odds, reason in (
+        ("secagg", plan.secagg is not None, "the server reads each client's accuracy on its groups"),
+        ("sampling", plan.sampling.name != "default", "groups are weighed over all clients, not over those drawn"),
+        (
+            "deterministic",
+            plan.deterministic and algorithm.name == "fairfed",
+            "the weights of fairfed live with the clients, and a restarted one begins anew",
+        ),
+        (
+            "aggregator",
+            plan.aggregator.name == "gradient-masked-averaging" and algorithm.name != "monitor",
+            f"{algorithm.name} has an aggregator of its own",
+        ),
+    ):
+        if at_odds:
+            return Contradiction(
+                ("fairness.algorithm", key),
+                f"fairness.algorithm and {key} contradict each other: {reason}",
+                "leave out one of them",
+            )
+    return None
+
+
+@rule
+def _groups_suit_the_function(plan: Plan) -> Contradiction | None:
+    spec = plan.fairness
+    if spec.algorithm is None:
+        return None
+    strict = spec.algorithm.name == "fairfed" and spec.algorithm.parameters.get("strict", True)
+    four = spec.positive is not None and spec.groups == "ink"
+    classes = _CLASSES.get(plan.data.dataset, math.inf)
+    labels = 2 if spec.positive is not None else classes
+    focus = spec.algorithm.parameters.get("target")
+    for keys, at_odds, reason, remedy in (
+        (
+            ("algorithm", "positive"),
+            (spec.algorithm.name == "fairbatch" or strict) and not four,
+            f"{spec.algorithm.name}{' with strict true' if strict else ''} takes two labels and two attributes",
+            "set fairness.positive to the labels that count as 1, and fairness.groups to ink",
+        ),
+        (
+            ("algorithm", "function"),
+            spec.algorithm.name == "fairbatch" and spec.function == "accuracy_parity",
+            "fairbatch has no rule for accuracy_parity",
+            "set fairness.function to demographic_parity, equality_of_opportunity or equalized_odds",
+        ),
+        (
+            ("function", "positive"),
+            spec.function == "demographic_parity" and spec.positive is None,
+            "demographic_parity takes two labels",
+            "set fairness.positive to the labels that count as 1",
+        ),
+        (
+            ("groups", "function"),
+            spec.groups == "class" and spec.function != "accuracy_parity",
+            f"{spec.function} compares images of one label, which are of one class",
+            "set fairness.groups to ink",
+        ),
+        (
+            ("groups", "ink"),
+            spec.groups == "class" and _is_set(spec, "ink"),
+            "groups by class know no ink",
+            "leave out fairness.ink",
+        ),
+        (
+            ("target", "function"),
+            _is_set(spec, "target") and spec.function != "equality_of_opportunity",
+            f"{spec.function} has no target",
+            "leave out fairness.target",
+        ),
+        (
+            ("target", "positive"),
+            max(spec.target, focus or 0) >= labels,
+            f"labels of groups go from 0 to {labels - 1}",
+            "correct target",
+        ),
+        (
+            ("positive", "groups"),
+            spec.positive is not None and max(spec.positive) >= classes,
+            f"{plan.data.dataset} has classes 0 to {classes - 1}",
+            "correct fairness.positive",
+        ),
+    ):
+        if at_odds:
+            first, second = (f"fairness.{key}" for key in keys)
+            return Contradiction((first, second), f"{first} and {second} contradict each other: {reason}", remedy)
     return None

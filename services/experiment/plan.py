@@ -7,9 +7,10 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from services.experiment import contradictions
-from services.experiment.algorithm import AggregatorPlugin, Optimizer
+from services.experiment.algorithm import AggregatorPlugin, Optimizer, aggregator_named
 from services.experiment.base import Number, Positive, Section, Seed, Truth
 from services.experiment.data import Data
+from services.experiment.methods import EarlyStop, Fairness, MetricPlugin, Robust, SamplerPlugin
 from services.experiment.model import Model, named
 from services.experiment.plugins import plugin
 
@@ -70,6 +71,8 @@ class Plan(Section):
         seed: of the split, the initial weights and the order of images.
         deterministic: make a run that is stopped and resumed equal one that is not, at the price of sending the
             clients' optimizer states to the server after each round.
+        sampling: who of those that are there takes part in a round.
+        metrics: what the clients compute on their validation images beside loss and accuracy.
         secagg: method of secure aggregation, by which the server reads only the sum of what clients send, or null.
     """
 
@@ -81,7 +84,12 @@ class Plan(Section):
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
     optimizer: Optimizer = Optimizer()
-    aggregator: Annotated[AggregatorPlugin, BeforeValidator(plugin)] = AggregatorPlugin()
+    aggregator: Annotated[AggregatorPlugin, BeforeValidator(aggregator_named)] = AggregatorPlugin()
+    sampling: Annotated[SamplerPlugin, BeforeValidator(plugin)] = SamplerPlugin()
+    metrics: tuple[Annotated[MetricPlugin, BeforeValidator(plugin)], ...] = ()
+    early_stop: EarlyStop = EarlyStop()
+    fairness: Fairness = Fairness()
+    robust: Robust = Robust()
     secagg: Secagg | None = None
     federation: Federation = Federation()
 

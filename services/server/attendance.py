@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import logging
 import zlib
@@ -70,6 +71,7 @@ class Attendance:
         self._tell = on_join
         self._now = now
         self._set_ups: dict[str, asyncio.Task[None]] = {}
+        self._joins: collections.Counter[str] = collections.Counter()
         self._standby: tuple[str, ...] = ()
 
     def open(self) -> None:
@@ -122,6 +124,17 @@ class Attendance:
                     self._refuse(member, answers.losses[name])
         return [name for name in call.participants if self.membership.is_ready(name) and self._is_dealt(name)]
 
+    def held(self, name: str) -> tuple[Seat | None, int]:
+        """Tell what a member trains on, as a value that changes with it: its seat, and how often it has joined."""
+        return self.membership.members[name].dealt, self._joins[name]
+
+    def exclude(self, name: str, reason: str) -> None:
+        """Leave out a member that can't do what the plan asks of it."""
+        member = self.membership.members.get(name)
+        if member is not None:
+            member.ready = False
+            self._refuse(member, Loss("error", reason))
+
     async def collect_states(self, members: list[str]) -> dict[str, bytes]:
         """Fetch the clients' optimizer states, so that a resumed run equals an uninterrupted one."""
         answers = await self._netwk.ask(dict.fromkeys(members, StateQuery()), ClientState, SET_UP_TIMEOUT)
@@ -158,6 +171,7 @@ class Attendance:
     def _on_join(self, mailbox: Mailbox) -> None:
         name = mailbox.name
         returns = self.membership.join(name, dealable=DEALABLE in mailbox.traits)
+        self._joins[name] += 1
         self._tell(name)
         self._folder.add_event(self._now(), "returned" if returns else "joined", name)
         self._set_ups[name] = asyncio.create_task(self._set_up(name))

@@ -15,9 +15,9 @@ from declearn.utils.serialize import msgpack_deserialize, msgpack_serialize
 
 from services.errors import DataError
 from services.paths import write_atomic
-from services.server.results import ClientRound, Round
+from services.server.results import ClientRound, Measure, Round
 
-FORMAT = 1
+FORMAT = 2
 FILE = Path("checkpoint") / "state.mpk"
 
 
@@ -37,6 +37,8 @@ class Checkpoint:
         elapsed: seconds the run has taken.
         rounds: rows of `history.csv`.
         clients: rows of `clients.csv`.
+        measures: rows of `metrics.csv`.
+        methods: by name, the state of what a plan adds to plain rounds.
     """
 
     round: int
@@ -50,6 +52,8 @@ class Checkpoint:
     elapsed: float
     rounds: tuple[Round, ...]
     clients: tuple[ClientRound, ...]
+    measures: tuple[Measure, ...] = ()
+    methods: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
         """Write this state into a run's folder.
@@ -60,6 +64,7 @@ class Checkpoint:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         fields["rounds"] = [dataclasses.asdict(row) for row in self.rounds]
         fields["clients"] = [dataclasses.asdict(row) for row in self.clients]
+        fields["measures"] = [dataclasses.asdict(row) for row in self.measures]
         write_atomic(folder / FILE, msgpack_serialize({"format": FORMAT, **fields}))
 
 
@@ -87,6 +92,7 @@ def load(folder: Path) -> Checkpoint | None:
         fields["optimizer"]["modules"] = [tuple(module) for module in fields["optimizer"]["modules"]]
         fields["rounds"] = tuple(Round(**row) for row in fields["rounds"])
         fields["clients"] = tuple(ClientRound(**row) for row in fields["clients"])
+        fields["measures"] = tuple(Measure(**row) for row in fields["measures"])
         return Checkpoint(**fields)
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
         raise DataError(

@@ -8,7 +8,6 @@ answered, left or run out of time, and what was learned is kept after each. The 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
 import dataclasses
 import logging
@@ -21,23 +20,27 @@ import numpy as np
 from declearn import messaging
 from declearn.main import FederatedServer
 from declearn.main.config import EvaluateConfig, FLOptimConfig, TrainingConfig
-from declearn.metrics import MulticlassAccuracyPrecisionRecall
+from declearn.metrics import MetricSet
 from declearn.model.tensorflow import TensorflowModel, TensorflowVector
 from declearn.secagg import messaging as secagg_messaging
 
-from services.errors import QuorumError, TrainingError
+from services.errors import TrainingError
 from services.experiment import Plan
 from services.schedules import ScheduledOptimizer
 from services.server.attendance import Attendance
+from services.server.boundary import MOST_VOID_ROUNDS, Boundary
 from services.server.checkpoint import Checkpoint
+from services.server.early_stop import reason_to_stop
 from services.server.evaluation import HeldOut, Score
+from services.server.fairness import GroupFairness
 from services.server.membership import Seat
-from services.server.results import ClientRound, Round, RunFolder
+from services.server.model import build_metrics
+from services.server.record import Recorder
+from services.server.results import Measure, Round, RunFolder
+from services.server.robust import Defence
+from services.server.sampling import Draw
 from services.server.secagg import FEWEST, SecureAggregation
 from services.transport.server import FAREWELL_TIMEOUT, Loss, ServerEndpoint, Traffic
-
-MOST_VOID_ROUNDS = 3
-"""Rounds in a row that may fail for want of answers from clients that are there."""
 
 LARGEST_MESSAGE = 2**20
 """Bytes of a client's message beside what grows with the model."""
@@ -76,9 +79,17 @@ class Federation(FederatedServer):
         sizes: tuple[int, ...],
         folder: RunFolder,
     ) -> None:
-        metric = MulticlassAccuracyPrecisionRecall(labels=list(range(held_out.classes)))
-        super().__init__(model=model, netwk=endpoint, optim=optim, metrics=[metric])
+        super().__init__(
+            model=model,
+            netwk=endpoint,
+            optim=optim,
+            metrics=MetricSet(build_metrics(plan, held_out.classes)),
+        )
         self.logger = logging.getLogger("declearn.server")
+        self.recorder = Recorder(self.metrics, {metric.name for metric in plan.metrics}, hidden=plan.secagg is not None)
+        self.defence = Defence(plan.robust)
+        self._shared_rule = self.aggrg
+        self.aggrg = self.defence.aggregator or self.aggrg
         self.plan = plan
         self.held_out = held_out
         self.folder = folder
@@ -86,6 +97,7 @@ class Federation(FederatedServer):
         self.phase = "gathering"
         self.best_round = 0
         endpoint.door.largest = LARGEST_MESSAGE + model_bytes(model) * (HIDDEN if plan.secagg else CLEAR)
+        self.reason = ""
         self.attendance = Attendance(
             plan,
             endpoint,
@@ -96,6 +108,12 @@ class Federation(FederatedServer):
             now=lambda: self.round,
         )
         self.secure = SecureAggregation(plan.secagg, endpoint) if plan.secagg else None
+        self.groups = GroupFairness(plan.fairness, endpoint, optim.aggregator) if plan.fairness.algorithm else None
+        self.draw = Draw(plan)
+        self._last: list[str] = []
+        self.boundary = Boundary(
+            plan, self.attendance, folder, self.draw, self.secure, self.groups, on_phase=self._enter
+        )
         self._keeping: asyncio.Task[None] | None = None
         self._train = TrainingConfig(
             batch_size=plan.train.batch_size,
@@ -105,6 +123,9 @@ class Federation(FederatedServer):
         )
         self._evaluate = EvaluateConfig(batch_size=plan.evaluate.batch_size)
 
+    def _enter(self, phase: str) -> None:
+        self.phase = phase
+
     def attend(self) -> None:
         """Set up those who are there, and from now on everybody who comes."""
         self.attendance.open()
@@ -113,7 +134,7 @@ class Federation(FederatedServer):
         return messaging.InitRequest(
             model=self.model,
             optim=self.c_opt,
-            aggrg=self.aggrg,
+            aggrg=self._shared_rule,
             metrics=self.metrics.get_config()["metrics"],
             secagg=self.plan.secagg,
         )
@@ -128,20 +149,31 @@ class Federation(FederatedServer):
         """
         await self.attendance.settled()
         void = 0
-        before: list[str] = []
-        while self.round < self.plan.rounds:
-            participants = await self._boundary()
+        before: set[str] = set()
+        while self.round < self.plan.rounds and not self._is_enough():
+            self.phase = "preparing"
+            participants = await self.boundary.cross(self.round + 1, void)
             counts = await self._run_round(participants)
+            self._last = participants
             # a round that lost somebody is no sign that the next one, without, will fail too
-            void = 0 if counts else void + 1 if participants == before else 1
-            before = participants
+            there = {*participants, *self.boundary.idle}
+            void = 0 if counts else void + 1 if there == before else 1
+            before = there
             if void == MOST_VOID_ROUNDS:
                 raise TrainingError(
                     f"round {self.round + 1} failed {void} times in a row, though clients were there",
                     "clients that can train",
                     "see their reasons above and in events.csv",
                 )
+        await self._measure_last()
         self.phase = "completed"
+
+    def _is_enough(self) -> bool:
+        """Tell whether the run ends before its last round, as the plan says; `reason` then tells why."""
+        self.reason = reason_to_stop(self.plan.early_stop, self.folder.rounds) or ""
+        if self.reason:
+            logger.info("%s", self.reason)
+        return bool(self.reason)
 
     async def retire(self) -> None:
         """Take no more note of who comes and goes, and wait until the last round is kept.
@@ -183,6 +215,8 @@ class Federation(FederatedServer):
             elapsed=self.folder.elapsed(),
             rounds=tuple(self.folder.rounds),
             clients=tuple(self.folder.clients),
+            measures=tuple(self.folder.measures),
+            methods={"draw": self.draw.state(), "groups": self.groups.state() if self.groups else {}},
         )
 
     def resume(self, state: Checkpoint) -> None:
@@ -194,7 +228,10 @@ class Federation(FederatedServer):
         self.optim.set_state(state.optimizer)
         self.attendance.client_states = dict(state.client_states)
         self.attendance.seats = {name: Seat(*seat) for name, seat in state.seats.items()}
-        self.folder.restore(state.rounds, state.clients, state.elapsed)
+        self.draw.restore(state.methods["draw"])
+        if self.groups is not None:
+            self.groups.restore(state.methods["groups"])
+        self.folder.restore(state.rounds, state.clients, state.elapsed, state.measures)
 
     async def _keep(self) -> None:
         """Write the checkpoint and the tables of the round that has just ended, while the next one begins."""
@@ -202,67 +239,6 @@ class Federation(FederatedServer):
             await self._keeping
         state = self.checkpoint()
         self._keeping = asyncio.create_task(asyncio.to_thread(self.folder.keep, state))
-
-    # -- between two rounds ---------------------------------------------------------------------------------------
-
-    async def _boundary(self) -> list[str]:
-        """Settle who takes part in the next round; wait for a quorum where there is none.
-
-        Raises:
-            QuorumError: fewer than `min_clients` are there, for longer than `quorum_timeout`.
-        """
-        self.phase = "preparing"
-        limits = self.plan.federation
-        loop = asyncio.get_running_loop()
-        deadline: float | None = None
-        failures = 0
-        while True:
-            self.attendance.changed.clear()
-            participants = await self.attendance.call_the_roll()
-            if len(participants) >= self._quorum():
-                reason = await self._agree_on_secrets(participants)
-                if reason is None:
-                    return participants
-                failures += 1
-                if failures == MOST_VOID_ROUNDS:
-                    raise TrainingError(
-                        f"secure aggregation can't be set up ({reason})",
-                        "clients that trust each other's keys",
-                        "run `fed init` again",
-                    )
-                continue
-            if deadline is None:
-                deadline = loop.time() + limits.quorum_timeout
-                logger.warning(
-                    "%d clients are there, %d are needed; waiting for at most %g s",
-                    len(participants),
-                    self._quorum(),
-                    limits.quorum_timeout,
-                )
-                self.phase = "waiting"
-            if loop.time() >= deadline:
-                why = "federation.min_clients"
-                if self._quorum() > limits.min_clients:
-                    why = "deterministic" if self.plan.deterministic else "secagg"
-                raise QuorumError(
-                    f"{len(participants)} clients were there for {limits.quorum_timeout:g} s",
-                    f"at least {self._quorum()} ({why})",
-                    "start clients and the server again: the run goes on where it stopped",
-                )
-            wait = min(deadline - loop.time(), self.attendance.membership.next_expiry() or math.inf)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.01, wait)):
-                    await self.attendance.changed.wait()
-
-    async def _agree_on_secrets(self, participants: list[str]) -> str | None:
-        """Set up secure aggregation among the participants, where the plan asks for it; tells why it failed."""
-        if self.secure is None:
-            return None
-        reason = await self.secure.set_up(participants)
-        if reason is not None:
-            logger.warning("secure aggregation was not set up: %s", reason)
-            self.folder.add_event(self.round, "unagreed", "", reason)
-        return reason
 
     # -- one round ------------------------------------------------------------------------------------------------
 
@@ -276,6 +252,9 @@ class Federation(FederatedServer):
         number = self.round + 1
         before = {client: dataclasses.replace(self.netwk.traffic[client]) for client in members}
         limits = self.plan.federation
+        measured = await self._measure_fairness(number, members)
+        if measured is None:
+            return False
         self.phase = "training"
         if not self.netwk.authenticates:
             logger.warning("round %d: client authentication is off, anybody may have joined", number)
@@ -284,6 +263,9 @@ class Federation(FederatedServer):
         )
         expected = messaging.TrainReply if self.secure is None else secagg_messaging.SecaggTrainReply
         trained, losses = await self._ask(request, members, expected, limits.round_timeout)
+        if self.secure is None:
+            trained, unsound = self.defence.sift(trained)
+            losses |= unsound
         states = await self.attendance.collect_states(list(trained)) if self.plan.deterministic else {}
         missing = self.plan.deterministic and any(name not in trained or name not in states for name in members)
         if self.secure is not None and len(trained) < len(members):
@@ -294,7 +276,9 @@ class Federation(FederatedServer):
             self.folder.add_event(number, "void", "", f"{len(trained)} of {len(members)} clients finished it")
             return False
         updates = trained if self.secure is None else {"aggregated": self.secure.aggregate(trained)}
-        self.client_sampler.update(updates, self.model)
+        if self.secure is None:
+            self.draw.learn(updates, self.model)
+            updates = self.defence.bound(updates)
         self.optim.start_step()
         await asyncio.to_thread(self._conduct_global_update, updates)
         self.round = number
@@ -304,13 +288,41 @@ class Federation(FederatedServer):
         left = max(1.0, limits.round_timeout - (time.monotonic() - start))
         evaluated = await self._evaluate_round(number, [client for client in members if client in trained], left)
         score = await scoring
-        self._record(members, trained, evaluated, losses, score, before, start)
+        self._record(members, trained, evaluated, losses, score, before, start, measured)
         await self._keep()
         if not math.isfinite(score.loss):
             raise TrainingError(
                 f"the model's test loss is {score.loss} after round {number}", "a finite one", "lower the learning rate"
             )
         return True
+
+    async def _measure_fairness(self, number: int, members: list[str]) -> list[Measure] | None:
+        """Measure the model by groups, and let clients weigh them, where the plan asks for it; None where it failed."""
+        if self.groups is None:
+            return []
+        needing = set(members) - self._clients_holding_latest_model
+        heavy = self.model.get_weights(trainable=True) if needing else None
+        found = await self.groups.measure(
+            number,
+            messaging.FairnessQuery(round_i=number - 1, batch_size=self.plan.evaluate.batch_size),
+            {name: heavy if name in needing else None for name in members},
+            self.plan.federation.round_timeout,
+        )
+        if isinstance(found, str):
+            self._clients_holding_latest_model -= needing
+            logger.warning("fairness was not measured before round %d: %s", number, found)
+            self.folder.add_event(number, "void", "", f"fairness was not measured: {found}")
+            return None
+        self._clients_holding_latest_model |= needing
+        self.aggrg = self.groups.aggregator
+        return found
+
+    async def _measure_last(self) -> None:
+        """Measure the model of the last round too, among those who are left of it."""
+        there = [name for name in self._last if self.attendance.membership.is_ready(name)]
+        if self.groups is not None and there and await self.boundary.agree(there) is None:
+            self.folder.measures += await self._measure_fairness(self.round + 1, there) or []
+            await self._keep()
 
     async def _evaluate_round(self, number: int, members: list[str], timeout: float) -> dict[str, Any]:
         """Evaluate on the clients' validation images; under secure aggregation again, while one of them is lost."""
@@ -320,7 +332,7 @@ class Federation(FederatedServer):
             if self.secure is None:
                 replies, _ = await self._ask(request, members, messaging.EvaluationReply, timeout)
                 return replies
-            if len(members) < FEWEST or await self._agree_on_secrets(members) is not None:
+            if len(members) < FEWEST or await self.boundary.agree_on_secrets(members) is not None:
                 return {}
             replies, losses = await self._ask(request, members, secagg_messaging.SecaggEvaluationReply, timeout)
             if not losses:
@@ -348,11 +360,6 @@ class Federation(FederatedServer):
             self.folder.add_event(request.round_i, "dropped", client, loss.reason)
         return {client: answers.replies[client] for client in members if client in answers.replies}, answers.losses
 
-    def _quorum(self) -> int:
-        """Tell how many clients a round needs: in a deterministic run as many as the last one had, in a sum two."""
-        before = sum(row.round == self.round for row in self.folder.clients) if self.plan.deterministic else 0
-        return max(self.plan.federation.min_clients, before, FEWEST if self.secure is not None else 1)
-
     def _record(
         self,
         members: list[str],
@@ -362,15 +369,29 @@ class Federation(FederatedServer):
         score: Score,
         before: Mapping[str, Traffic],
         start: float,
+        measured: list[Measure],
     ) -> None:
         """Add the round to the tables and tell of it."""
         in_clear = evaluated
         if self.secure is not None and evaluated:
             in_clear = {"aggregated": self.secure.aggregate(evaluated)}
         loss, accuracy = self._summarise(in_clear)
-        clients = [
-            self._client_round(client, trained.get(client), evaluated.get(client), losses.get(client), before[client])
-            for client in members
+        measures = measured + (self.recorder.measures(self.round) if in_clear else [])
+        clients = []
+        for name in members:
+            row, own = self.recorder.client(
+                self.round,
+                name,
+                self.attendance.seats.get(name),
+                trained.get(name),
+                evaluated.get(name),
+                losses.get(name),
+                self.netwk.traffic[name] - before[name],
+            )
+            clients.append(row)
+            measures += own
+        clients += [
+            self.recorder.idle(self.round, name, self.attendance.seats.get(name)) for name in self.boundary.idle
         ]
         round_ = Round(
             round=self.round,
@@ -387,7 +408,7 @@ class Federation(FederatedServer):
             bytes_sent=sum(client.bytes_sent for client in clients),
             bytes_received=sum(client.bytes_received for client in clients),
         )
-        self.folder.add_round(round_, clients)
+        self.folder.add_round(round_, clients, measures)
         logger.info(
             "round %d/%d: %.1f s, %d clients, loss %.4f, accuracy %.4f, test accuracy %.4f",
             round_.round,
@@ -403,51 +424,14 @@ class Federation(FederatedServer):
         """Average the clients' validation figures, and keep the weights with the lowest loss."""
         if not evaluated:
             return float("nan"), float("nan")
-        loss, metrics = self._aggregate_evaluation_results(evaluated)
+        loss, _ = self._aggregate_evaluation_results(evaluated)
         self._losses.append(loss)
         if loss == min(self._losses):
             self._best = self.model.get_weights(trainable=True)
             self.best_round = self.round
-        return float(loss), _accuracy(metrics)
-
-    def _client_round(
-        self,
-        client: str,
-        trained: messaging.TrainReply | None,
-        evaluated: messaging.EvaluationReply | None,
-        loss: Loss | None,
-        before: Traffic,
-    ) -> ClientRound:
-        seat = self.attendance.seats.get(client)
-        traffic = self.netwk.traffic[client]
-        accuracy = None
-        hidden = self.secure is not None
-        if evaluated is not None and evaluated.metrics and not hidden:
-            self.metrics.reset()
-            states = {key: state for key, state in evaluated.metrics.items() if key != "loss"}
-            self.metrics.set_states(states)
-            accuracy = _accuracy(self.metrics.get_result())
-        return ClientRound(
-            round=self.round,
-            client=client,
-            size=None if seat is None else seat.size,
-            seat=None if seat is None else seat.seat,
-            state="trained" if loss is None else loss.kind,
-            reason="" if loss is None else loss.reason,
-            steps=None if trained is None or hidden else trained.n_steps,
-            train_s=None if trained is None else trained.t_spent,
-            eval_s=None if evaluated is None else evaluated.t_spent,
-            loss=None if evaluated is None or hidden else evaluated.loss,
-            accuracy=accuracy,
-            bytes_sent=traffic.sent - before.sent,
-            bytes_received=traffic.received - before.received,
-        )
+        return float(loss), self.recorder.accuracy()
 
 
 def model_bytes(model: TensorflowModel) -> int:
     """Tell how many bytes a model's weights have."""
     return sum(np.asarray(weight).nbytes for weight in model.get_weights().coefs.values())
-
-
-def _accuracy(metrics: dict[str, Any]) -> float:
-    return float(np.asarray(metrics.get("accuracy", np.nan)))

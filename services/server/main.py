@@ -192,7 +192,8 @@ class Run:
                     await self.endpoint.tell(CancelTraining(str(exc)), FAREWELL_TIMEOUT)
                     raise
                 await self._part("the run is completed")
-            await asyncio.to_thread(self._conclude, "completed", "")
+            reason = "" if self.federation is None else self.federation.reason
+            await asyncio.to_thread(self._conclude, "completed", reason)
         except asyncio.CancelledError:
             await self._give_up("stopped", "stopped by a signal")
             raise

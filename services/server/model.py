@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from declearn.aggregator import list_aggregators
 from declearn.main.config import FLOptimConfig
+from declearn.metrics import Metric, MulticlassAccuracyPrecisionRecall
 from declearn.model.tensorflow import TensorflowModel
 from declearn.optimizer import Optimizer
 from keras import layers
@@ -87,6 +88,24 @@ def build_optim(plan: Plan) -> FLOptimConfig:
         client_opt=_optimizer(plan.optimizer.client),
         server_opt=ScheduledOptimizer.of(_optimizer(plan.optimizer.server)),
     )
+
+
+def build_metrics(plan: Plan, classes: int) -> list[Metric[Any]]:
+    """Build what the clients compute on their validation images: the accuracy, and what the plan adds.
+
+    Raises:
+        ExperimentError: a metric is about a class that the model does not tell.
+    """
+    metrics: list[Metric[Any]] = [MulticlassAccuracyPrecisionRecall(labels=list(range(classes)))]
+    for metric in plan.metrics:
+        label = metric.parameters.get("label", 1)
+        if metric.name in {"binary-classif", "binary-roc"} and label >= classes:
+            raise ExperimentError(
+                f"label of {metric.name} is {label}", f"one of the classes 0 to {classes - 1}", "correct metrics"
+            )
+        if metric.name != metrics[0].name:
+            metrics.append(Metric.from_specs(metric.name, metric.parameters))
+    return metrics
 
 
 def _optimizer(spec: OptimizerSpec) -> Optimizer:

@@ -43,6 +43,9 @@ class Savable(Protocol):
     @property
     def clients(self) -> Sequence[ClientRound]: ...
 
+    @property
+    def measures(self) -> Sequence[Measure]: ...
+
     def save(self, folder: Path) -> None:
         """Write the state into the run's folder."""
 
@@ -106,6 +109,26 @@ class ClientRound:
     bytes_received: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """One row of `metrics.csv`.
+
+    Attributes:
+        round: number of the round.
+        client: whose figure it is, or `all`.
+        metric: what was measured, as `metric.figure`, or `metric.figure.class`.
+        value: the figure.
+    """
+
+    round: int
+    client: str
+    metric: str
+    value: float
+
+
+ALL = "all"
+"""In place of a client's name, for what holds of all together."""
+
 HISTORY_COLUMNS = (
     "round",
     "seconds",
@@ -124,6 +147,7 @@ HISTORY_COLUMNS = (
 )
 EVENT_COLUMNS = ("time", "round", "event", "client", "detail")
 CLIENT_COLUMNS = tuple(field.name for field in dataclasses.fields(ClientRound))
+MEASURE_COLUMNS = tuple(field.name for field in dataclasses.fields(Measure))
 
 
 class RunFolder:
@@ -143,6 +167,7 @@ class RunFolder:
         self.run_id = path.name
         self.rounds: list[Round] = []
         self.clients: list[ClientRound] = []
+        self.measures: list[Measure] = []
         self._lock = _hold(path)
         sweep(path)
         self._before = 0.0
@@ -180,10 +205,11 @@ class RunFolder:
         """Write the resolved experiment, so that the run can be repeated from its folder alone."""
         self.write("experiment.yml", experiment.dump(plan))
 
-    def add_round(self, round_: Round, clients: Sequence[ClientRound]) -> None:
+    def add_round(self, round_: Round, clients: Sequence[ClientRound], measures: Sequence[Measure] = ()) -> None:
         """Add one round to the history; `keep` writes it."""
         self.rounds.append(round_)
         self.clients.extend(clients)
+        self.measures.extend(measures)
 
     def add_event(self, round_: int, event: str, client: str, detail: str = "") -> None:
         """Add one line to `events.csv`: who joined, left, was dropped, and why; how the data set was dealt.
@@ -205,22 +231,32 @@ class RunFolder:
             StorageError: a file can't be written.
         """
         state.save(self.path)
-        self.write_tables(state.rounds, state.clients)
+        self.write_tables(state.rounds, state.clients, state.measures)
 
-    def write_tables(self, rounds: Sequence[Round], clients: Sequence[ClientRound]) -> None:
-        """Write `history.csv` and `clients.csv`."""
+    def write_tables(
+        self, rounds: Sequence[Round], clients: Sequence[ClientRound], measures: Sequence[Measure] = ()
+    ) -> None:
+        """Write `history.csv`, `clients.csv` and, where the plan asks for any metric, `metrics.csv`."""
         self.write("history.csv", _table(HISTORY_COLUMNS, rounds))
         self.write("clients.csv", _table(CLIENT_COLUMNS, clients))
+        if measures:
+            self.write("metrics.csv", _table(MEASURE_COLUMNS, measures))
 
     def elapsed(self) -> float:
         """Tell how many seconds the run has taken, over all processes that worked on it."""
         return self._before + time.monotonic() - self._began
 
-    def restore(self, rounds: Sequence[Round], clients: Sequence[ClientRound], elapsed: float) -> None:
+    def restore(
+        self,
+        rounds: Sequence[Round],
+        clients: Sequence[ClientRound],
+        elapsed: float,
+        measures: Sequence[Measure] = (),
+    ) -> None:
         """Take up the rounds of an earlier process, and write their tables as that process should have left them."""
-        self.rounds, self.clients = list(rounds), list(clients)
+        self.rounds, self.clients, self.measures = list(rounds), list(clients), list(measures)
         self._before = elapsed
-        self.write_tables(rounds, clients)
+        self.write_tables(self.rounds, self.clients, self.measures)
 
     def write_summary(self, facts: dict[str, Any]) -> None:
         """Write `summary.json`: what a program reads first."""

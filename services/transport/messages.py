@@ -71,6 +71,23 @@ class ClientState(Message):
 
 
 @dataclasses.dataclass
+class Grouping(Message):
+    """Both ways: what the groups are between which fairness is measured; the client answers with the same.
+
+    Fields:
+        groups: what the second part of a group is: `ink` or `class`; the first is the label.
+        ink: mean intensity from which an image has much ink, in [0, 1].
+        positive: labels that count as 1, all others as 0; None leaves labels as they are.
+    """
+
+    typekey: ClassVar[str] = "fed_grouping"
+
+    groups: str
+    ink: float
+    positive: list[int] | None
+
+
+@dataclasses.dataclass
 class DealReply(Message):
     """Client-emitted: the index set named by a `Deal` is loaded.
 

@@ -67,6 +67,10 @@ class Traffic:
     sent: int = 0
     received: int = 0
 
+    def __sub__(self, before: Traffic) -> Traffic:
+        """Tell what was exchanged since `before`."""
+        return Traffic(self.sent - before.sent, self.received - before.received)
+
 
 @dataclass(frozen=True)
 class Loss:

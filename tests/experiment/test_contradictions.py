@@ -101,6 +101,199 @@ CASES: list[tuple[str, str]] = [
             " data.classes_per_client, or set data.scheme to shards"
         ),
     ),
+    (
+        "{sampling: {uniform: {n_samples: 1}}, federation: {min_clients: 2}}",
+        (
+            "sampling draws 1 clients a round, and federation.min_clients lets none count with fewer than 2; raise "
+            "n_samples, or lower federation.min_clients"
+        ),
+    ),
+    (
+        "{sampling: {uniform: {n_samples: 1}}, secagg: masking}",
+        (
+            "sampling draws one client a round, and secagg hides an update in the sum of two or more; raise"
+            " n_samples, or"
+            " leave out secagg"
+        ),
+    ),
+    (
+        "{sampling: {criterion: {n_samples: 2, criterion: gradient_norm}}, secagg: masking}",
+        (
+            "sampling by criterion and secagg contradict each other: scores come from each client's own"
+            " reply, of which "
+            "the server reads the sum alone; leave out one of them"
+        ),
+    ),
+    (
+        (
+            "{sampling: {composition: {samplers: [criterion: {n_samples: 2, criterion: train_time}]}},"
+            " deterministic: true}"
+        ),
+        (
+            "sampling by train_time and deterministic contradict each other: times are never the same; choose another "
+            "criterion, or leave out deterministic"
+        ),
+    ),
+    (
+        "{metrics: [mse, mae, mse]}",
+        ("mse stands 2 times in metrics; leave one"),
+    ),
+    (
+        "{metrics: [binary-roc], secagg: masking}",
+        (
+            "binary-roc without bound and secagg contradict each other: thresholds that go by the data"
+            " can't be summed; "
+            "set bound to [0, 1]"
+        ),
+    ),
+    (
+        "{metrics: [binary-roc: {label: 10}]}",
+        ("label of binary-roc in metrics is 10, and mnist has classes 0 to 9; correct label"),
+    ),
+    (
+        "{early_stop: {tolerance: 0.1}}",
+        (
+            "early_stop.tolerance counts with early_stop.patience alone; set early_stop.patience, or leave out "
+            "early_stop.tolerance"
+        ),
+    ),
+    (
+        "{fairness: {positive: [1]}}",
+        (
+            "fairness.positive counts with fairness.algorithm alone; set fairness.algorithm, or leave out "
+            "fairness.positive"
+        ),
+    ),
+    (
+        "{robust: {trim: 0.2, aggregator: median}}",
+        (
+            "robust.trim counts with aggregator trimmed-mean alone, and robust.aggregator is median; leave out "
+            "robust.trim, or set robust.aggregator to trimmed-mean"
+        ),
+    ),
+    (
+        "{robust: {max_update_norm: 1}, secagg: masking}",
+        (
+            "robust.max_update_norm and secagg contradict each other: the server reads the sum of updates alone; leave "
+            "out one of them"
+        ),
+    ),
+    (
+        "{robust: {aggregator: median}, aggregator: sum}",
+        (
+            "robust.aggregator and aggregator contradict each other: it takes the place of averaging; leave out one of "
+            "them"
+        ),
+    ),
+    (
+        (
+            "{robust: {aggregator: median}, optimizer: {client: {modules: [scaffold-client]}, server:"
+            " {modules: [scaffold-server]}}}"
+        ),
+        (
+            "robust.aggregator and optimizer.client.modules contradict each other: what SCAFFOLD's clients send beside "
+            "updates would be summed as it is; leave out one of them"
+        ),
+    ),
+    (
+        "{robust: {aggregator: median}, fairness: {algorithm: fairgrad}}",
+        (
+            "robust.aggregator and fairness.algorithm contradict each other: it weighs groups in a sum over"
+            " all clients; "
+            "leave out one of them"
+        ),
+    ),
+    (
+        "{fairness: {algorithm: monitor}, secagg: masking}",
+        (
+            "fairness.algorithm and secagg contradict each other: the server reads each client's accuracy"
+            " on its groups; "
+            "leave out one of them"
+        ),
+    ),
+    (
+        "{fairness: {algorithm: monitor}, sampling: {uniform: {n_samples: 2}}}",
+        (
+            "fairness.algorithm and sampling contradict each other: groups are weighed over all clients,"
+            " not over those "
+            "drawn; leave out one of them"
+        ),
+    ),
+    (
+        "{fairness: {algorithm: {fairfed: {strict: false}}}, deterministic: true}",
+        (
+            "fairness.algorithm and deterministic contradict each other: the weights of fairfed live with the clients, "
+            "and a restarted one begins anew; leave out one of them"
+        ),
+    ),
+    (
+        "{fairness: {algorithm: fairgrad}, aggregator: gma}",
+        (
+            "fairness.algorithm and aggregator contradict each other: fairgrad has an aggregator of its own; leave out "
+            "one of them"
+        ),
+    ),
+    (
+        "{fairness: {algorithm: fairbatch, function: equalized_odds}}",
+        (
+            "fairness.algorithm and fairness.positive contradict each other: fairbatch takes two labels and two "
+            "attributes; set fairness.positive to the labels that count as 1, and fairness.groups to ink"
+        ),
+    ),
+    (
+        "{fairness: {algorithm: fairfed, positive: [1], groups: class}}",
+        (
+            "fairness.algorithm and fairness.positive contradict each other: fairfed with strict true takes two labels "
+            "and two attributes; set fairness.positive to the labels that count as 1, and fairness.groups to ink"
+        ),
+    ),
+    (
+        "{fairness: {algorithm: fairbatch, positive: [1]}}",
+        (
+            "fairness.algorithm and fairness.function contradict each other: fairbatch has no rule for"
+            " accuracy_parity; "
+            "set fairness.function to demographic_parity, equality_of_opportunity or equalized_odds"
+        ),
+    ),
+    (
+        "{fairness: {algorithm: monitor, function: demographic_parity}}",
+        (
+            "fairness.function and fairness.positive contradict each other: demographic_parity takes two labels; set "
+            "fairness.positive to the labels that count as 1"
+        ),
+    ),
+    (
+        "{fairness: {algorithm: monitor, function: equalized_odds, groups: class}}",
+        (
+            "fairness.groups and fairness.function contradict each other: equalized_odds compares images of one label, "
+            "which are of one class; set fairness.groups to ink"
+        ),
+    ),
+    (
+        "{fairness: {algorithm: monitor, groups: class, ink: 0.5}}",
+        ("fairness.groups and fairness.ink contradict each other: groups by class know no ink; leave out fairness.ink"),
+    ),
+    (
+        "{fairness: {algorithm: monitor, target: 2}}",
+        (
+            "fairness.target and fairness.function contradict each other: accuracy_parity has no target; leave out "
+            "fairness.target"
+        ),
+    ),
+    (
+        "{fairness: {algorithm: monitor, function: equality_of_opportunity, target: 10}}",
+        (
+            "fairness.target and fairness.positive contradict each other: labels of groups go from 0 to 9;"
+            " correct target"
+        ),
+    ),
+    (
+        "{fairness: {algorithm: monitor, positive: [10]}}",
+        (
+            "fairness.positive and fairness.groups contradict each other: mnist has classes 0 to 9; correct "
+            "fairness.positive"
+        ),
+    ),
 ]
 """Files, each with the line that refuses it."""
 
@@ -144,6 +337,15 @@ def test_every_rule_has_its_case(monkeypatch: pytest.MonkeyPatch, rule: contradi
         {"data": {"scheme": "dirichlet", "alpha": 1}},
         {"data": {"scheme": "shards", "classes_per_client": 1}},
         {"data": {"scheme": "dirichlet"}},
+        {"secagg": "masking", "sampling": {"uniform": {"n_samples": 2}}},
+        {"deterministic": True, "sampling": {"criterion": {"n_samples": 2, "criterion": "gradient_norm"}}},
+        {"federation": {"min_clients": 9}, "sampling": {"composition": {"samplers": ["default", "default"]}}},
+        {"secagg": "masking", "metrics": [{"binary-roc": {"bound": [0, 1]}}, "r2"]},
+        {"secagg": "masking", "early_stop": {"patience": 1, "tolerance": 0.1}},
+        {"robust": {"max_update_norm": 1}, "aggregator": "gma", "fairness": {"algorithm": "monitor"}},
+        {"robust": {"aggregator": "trimmed-mean", "trim": 0.3}, "fairness": {"algorithm": "monitor"}},
+        {"fairness": {"algorithm": "fairbatch", "function": "equalized_odds", "positive": [1]}},
+        {"fairness": {"algorithm": {"fairfed": {"strict": False}}, "groups": "class"}},
     ],
 )
 def test_what_goes_together_is_accepted(content: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from services import experiment
 from services.errors import ExperimentError
 from services.experiment import Plan, files
 from services.experiment.algorithm import AggregatorPlugin, ModulePlugin, RegularizerPlugin
+from services.experiment.methods import MetricPlugin
 from services.experiment.model import Preset
 from services.experiment.plugins import Plugin
 from tests.support import REPOSITORY
@@ -23,7 +24,10 @@ FILES = sorted([REPOSITORY / "experiment.yml", *(REPOSITORY / "experiments").glo
 
 DATA = "dataset, scheme, alpha, classes_per_client, valid_fraction, seed"
 SCHEMES = "'iid', 'labels', 'biased', 'dirichlet' or 'shards'"
-KEYS = "rounds, seed, deterministic, data, model, train, evaluate, optimizer, aggregator, secagg, federation"
+KEYS = (
+    "rounds, seed, deterministic, data, model, train, evaluate, optimizer, aggregator, sampling, metrics, early_stop,"
+    " fairness, robust, secagg, federation"
+)
 MODULES = (
     "'adagrad', 'adam', 'ewma', 'gaussian-noise', 'l2-clipping', 'l2-global-clipping', 'momentum', 'rmsprop',"
     " 'scaffold-client', 'scaffold-server', 'yogi' or 'yogi-momentum'"
@@ -208,6 +212,14 @@ def plans() -> st.SearchStrategy[Plan]:
             "evaluate": section({"batch_size": counts}),
             "optimizer": section({}, optional={"client": optimizers(), "server": optimizers()}),
             "aggregator": plugins(AggregatorPlugin),
+            "sampling": section({"name": st.just("uniform"), "parameters": section({"n_samples": counts})}),
+            "metrics": st.lists(
+                plugins(MetricPlugin, "binary-roc"), max_size=3, unique_by=lambda metric: str(metric["name"])
+            ),
+            "early_stop": section(
+                {"patience": counts}, optional={"tolerance": numbers(above=-1e9), "relative": st.booleans()}
+            ),
+            "robust": section({}, optional={"max_update_norm": st.none() | numbers(above=0)}),
             "federation": section(
                 {}, optional={"join_timeout": numbers(above=0), "join_grace": numbers(above=0, closed=True)}
             ),
