@@ -23,6 +23,7 @@ from tests.support import REPOSITORY
 FILES = sorted([REPOSITORY / "experiment.yml", *(REPOSITORY / "experiments").glob("*.yml")])
 
 DATA = "dataset, scheme, alpha, classes_per_client, valid_fraction, seed"
+PRESETS = "'cnn', 'cnn-strided', 'cnn-large', 'mlp' or 'logistic'"
 SCHEMES = "'iid', 'labels', 'biased', 'dirichlet' or 'shards'"
 KEYS = (
     "rounds, seed, deterministic, data, model, train, evaluate, optimizer, aggregator, sampling, metrics, early_stop,"
@@ -354,8 +355,8 @@ def test_a_truth_value_is_no_number(tmp_path: Path, key: str, wanted: str, truth
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("model: cn", "e.yml: model.preset is 'cn'; wanted 'cnn' or 'cnn-strided'; did you mean 'cnn'?"),
-        ("model: vit", "e.yml: model.preset is 'vit'; wanted 'cnn' or 'cnn-strided'; correct model.preset"),
+        ("model: cn", f"e.yml: model.preset is 'cn'; wanted {PRESETS}; did you mean 'cnn'?"),
+        ("model: vit", f"e.yml: model.preset is 'vit'; wanted {PRESETS}; correct model.preset"),
         (
             "data: {scheme: label}",
             f"e.yml: data.scheme is 'label'; wanted {SCHEMES}; did you mean 'labels'?",
