@@ -37,16 +37,17 @@ def main(argv: list[str] | None = None) -> int:
 
     data = dataset.load(options.raw)
     network = build_model(Plan.model_validate({"model": options.preset, "seed": options.seed})).get_wrapped_model()
-    network.compile(
-        keras.optimizers.Adam(options.lrate), loss="sparse_categorical_crossentropy", metrics=["accuracy"]
-    )
+    network.compile(keras.optimizers.Adam(options.lrate), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     print(f"{options.preset}: {network.count_params():,} parameters, {len(data.train_labels):,} training images")
     began = time.monotonic()
     for epoch in range(1, options.epochs + 1):
         network.fit(data.train_images / 255, data.train_labels, batch_size=options.batch, verbose=0)
         loss, accuracy = network.evaluate(data.test_images / 255, data.test_labels, batch_size=500, verbose=0)
         seconds = time.monotonic() - began
-        print(f"pass {epoch}/{options.epochs}: test loss {loss:.4f}, test accuracy {accuracy:.4f}, {seconds:.0f} s", flush=True)
+        print(
+            f"pass {epoch}/{options.epochs}: test loss {loss:.4f}, test accuracy {accuracy:.4f}, {seconds:.0f} s",
+            flush=True,
+        )
     return 0
 
 

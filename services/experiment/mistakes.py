@@ -80,6 +80,7 @@ _WANTED = {
     "less_than": "a number below {lt:.10g}",
     "less_than_equal": "at most {le:g}",
     "literal_error": "{expected}",
+    "string_type": "a text",
     "tuple_type": "a list",
     "value_error": "{error}",
 }

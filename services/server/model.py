@@ -18,6 +18,8 @@ from services.experiment import Plan
 from services.experiment.algorithm import OptimizerSpec
 from services.experiment.plugins import SchedulerPlugin
 from services.schedules import ScheduledOptimizer
+from services.server import own_model
+from services.source import Source
 
 
 def _cnn(classes: int) -> list[keras.layers.Layer]:
@@ -76,6 +78,9 @@ def _logistic(classes: int) -> list[keras.layers.Layer]:
     return [layers.Flatten(name="flatten"), layers.Dense(classes, activation="softmax", name="classes")]
 
 
+LOSS = "sparse_categorical_crossentropy"
+"""Of probabilities and labels."""
+
 RANK = 3
 """Axes of one image in a network: height, width, channels."""
 
@@ -89,33 +94,39 @@ PRESETS: dict[str, Callable[[int], list[keras.layers.Layer]]] = {
 }
 
 
-def build_model(plan: Plan, image_shape: tuple[int, ...] = (28, 28), classes: int = 10) -> TensorflowModel:
+def build_model(
+    plan: Plan, image_shape: tuple[int, ...] = (28, 28), classes: int = 10, source: Source | None = None
+) -> TensorflowModel:
     """Build the plan's network, its initial weights drawn from the plan's seed.
 
     Args:
         plan: of it `model` and `seed` count here.
         image_shape: of one image: (height, width), or (height, width, channels).
         classes: number of classes.
+        source: the file that `model.module` names, where it names one.
 
     Returns:
         A built declearn model: images of shape (n, *image_shape) in [0, 1], the axis of a single channel optional, to
         class probabilities of shape (n, classes).
 
     Raises:
-        ExperimentError: the network can't take such images.
+        ExperimentError: the network can't take such images, or is none that a federation can train.
     """
+    height, width, channels = image_shape if len(image_shape) == RANK else (*image_shape, 1)
+    if source is not None:
+        return own_model.build(source, (height, width, channels), classes, plan.seed, LOSS)
     keras.utils.set_random_seed(plan.seed)
     name = plan.model.preset
-    input_shape = image_shape if len(image_shape) == RANK else (*image_shape, 1)
+    assert name is not None  # noqa: S101 - the schema leaves a plan without a module its preset
     try:
-        network = keras.Sequential([layers.Input(input_shape), *PRESETS[name](classes)], name=name)
+        network = keras.Sequential([layers.Input((height, width, channels)), *PRESETS[name](classes)], name=name)
     except ValueError as exc:
         raise ExperimentError(
             f"model {name} can't take images of shape {image_shape} ({str(exc).splitlines()[0]})",
             "larger images, or another model",
             "correct model in the experiment file",
         ) from exc
-    return TensorflowModel(network, loss="sparse_categorical_crossentropy")
+    return TensorflowModel(network, loss=LOSS)
 
 
 def build_optim(plan: Plan) -> FLOptimConfig:

@@ -102,6 +102,12 @@ def test_a_preset_has_two_spellings(tmp_path: Path) -> None:
     assert read(tmp_path, "model: cnn") == read(tmp_path, "model: {preset: cnn}")
 
 
+def test_another_key_stands_in_place_of_the_preset(tmp_path: Path) -> None:
+    """A file that names a module has no preset, as it would be written out."""
+    plan = read(tmp_path, "model: {module: my_model.py:build}")
+    assert (plan.model.preset, plan.model.module) == (None, "my_model.py:build")
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [("1e-3", 0.001), ("1E5", 1e5), ("+2e0", 2.0), ("1.5e3", 1500.0), (".5e1", 5.0), ("1.e+2", 100.0), ("1_0e2", 1e3)],
@@ -200,7 +206,8 @@ def plans() -> st.SearchStrategy[Plan]:
                     "valid_fraction": numbers(above=0, below=1),
                 },
             ),
-            "model": st.sampled_from(get_args(Preset)),
+            "model": st.sampled_from(get_args(Preset))
+            | st.sampled_from([{"module": "a.py:f"}, {"module": "a/b-1.py:g"}]),
             "train": section(
                 {},
                 optional={
@@ -316,6 +323,20 @@ def test_an_unknown_key_is_refused(tmp_path: Path, text: str, line: str) -> None
         ("optimizer.server.w_decay", "-1", "at least 0"),
         ("optimizer.client.modules", "adam", "a list"),
         ("optimizer.client.modules.0.parameters", "0", "a mapping of parameters"),
+        *(
+            ("model.module", value, "a file in the folder MODELS and a function in it, as my_model.py:build")
+            for value in (
+                "my_model.py",
+                "build",
+                "../a.py:f",
+                "/a.py:f",
+                "a.py:f()",
+                "a.txt:f",
+                "a//b.py:f",
+                "./a.py:f",
+            )
+        ),
+        ("model.module", "3", "a text"),
         ("federation.join_timeout", "0", "a number above 0"),
         ("federation.join_grace", "-1", "at least 0"),
     ],
@@ -401,6 +422,13 @@ def test_an_unknown_name_is_refused(tmp_path: Path, text: str, line: str) -> Non
 @pytest.mark.parametrize(
     ("text", "line"),
     [
+        *(
+            (
+                f"model: {text}",
+                "e.yml: model is a mapping; wanted one of preset and module, and one alone; correct model",
+            )
+            for text in ("{preset: cnn, module: a.py:f}", "{preset: }")
+        ),
         (
             "optimizer: {client: {modules: [adam: {amsgrade: true}]}}",
             (
