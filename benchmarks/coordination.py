@@ -140,6 +140,7 @@ def _serve_ours(folder: str, count: int, rounds: int, _: float, end: Connection)
     manifest = Manifest(
         dataset="mnist",
         data_sha256="",
+        reading={},
         image_shape=(28, 28),
         classes=tuple("0123456789"),
         scheme="iid",
@@ -178,8 +179,9 @@ def _serve_ours(folder: str, count: int, rounds: int, _: float, end: Connection)
 
 
 def _host_ours(folder: str, count: int, port: int) -> None:
-    from services import engine, shards
+    from services import engine
     from services.client.session import Session
+    from services.readers.folder import load_site
     from services.transport import tls
     from services.transport.client import ClientEndpoint
 
@@ -193,7 +195,7 @@ def _host_ours(folder: str, count: int, port: int) -> None:
             clients / "ca-cert.pem", clients / f"{name}-cert.pem", clients / f"{name}-pkey.pem"
         )
         endpoint = ClientEndpoint(f"wss://localhost:{port}", name, lambda: context, dealable=False, timeout=60)
-        await Session(endpoint, shard=shards.load_folder(root / name), deal=None).async_run()
+        await Session(endpoint, shard=load_site(root / name), deal=None).async_run()
 
     async def everybody() -> None:
         await asyncio.gather(*(one(number) for number in range(count)))

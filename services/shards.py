@@ -2,7 +2,7 @@
 
 The folder `data/shards` holds the training images once (`train_images.npy`, `train_labels.npy`) and, for every size of
 federation, index sets `<size>/<seat>.npz` with `train` and `valid`. `data/test` holds the test images. Both hold the
-same `manifest.json`. A site's own folder, with four arrays and no manifest, is read by `load_folder`.
+same `manifest.json`. A site's own folder is read by `services.readers.folder`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,10 +30,10 @@ TEST_LABELS = "test_labels.npy"
 MAX_CLASSES = 256
 """As many as labels of one byte can tell apart."""
 
-IMAGE_RANKS = (3, 4)
-"""Axes of an array of images: (n, height, width) where there is one channel, or (n, height, width, channels)."""
+EXAMPLE_RANKS = (2, 3, 4)
+"""Axes of an array of examples: (n, features), (n, height, width) of one channel, or (n, height, width, channels)."""
 
-_IMAGES = "an array of shape (n, height, width) or (n, height, width, channels)"
+EXAMPLES = "an array of shape (n, features), (n, height, width) or (n, height, width, channels)"
 
 Pixels = NDArray[np.uint8] | NDArray[np.float32]
 
@@ -93,7 +93,8 @@ class Manifest:
     Attributes:
         dataset: name of the data set.
         data_sha256: of its content.
-        image_shape: of one image: (height, width), or (height, width, channels).
+        reading: how a person's own data were read (`data.label`, `data.shape` …); empty for a data set that is known.
+        image_shape: of one image: (height, width), or (height, width, channels); or (features,).
         classes: their names, in the order of the labels 0, 1, …
         scheme: how training images are split.
         alpha: concentration of the Dirichlet distribution; None with other schemes.
@@ -106,6 +107,7 @@ class Manifest:
 
     dataset: str
     data_sha256: str
+    reading: Mapping[str, Any]
     image_shape: tuple[int, ...]
     classes: tuple[str, ...]
     scheme: str
@@ -132,16 +134,19 @@ class Shard:
     """One client's images and labels.
 
     Attributes:
-        train_images: (n, height, width[, channels]), uint8 in 0 … 255 or float32 in [0, 1].
+        train_images: (n, height, width[, channels]), uint8 in 0 … 255 or float32 in [0, 1]; or (n, features), uint8 or
+            float32 of any size.
         train_labels: (n,), uint8, from 0 on.
         valid_images: as `train_images`, or None where a site keeps none for validation.
         valid_labels: as `train_labels`, or None together with `valid_images`.
+        classes: their names where a site knows them, or None.
     """
 
     train_images: Pixels
     train_labels: NDArray[np.uint8]
     valid_images: Pixels | None
     valid_labels: NDArray[np.uint8] | None
+    classes: tuple[str, ...] | None = None
 
 
 def index_file(folder: Path, size: int, seat: int) -> Path:
@@ -232,19 +237,19 @@ def load_shard(folder: Path, size: int, seat: int) -> Shard:
     return Shard(images[train], labels[train], images[valid], labels[valid])
 
 
-def load_test(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def load_test(folder: Path) -> tuple[Pixels, NDArray[np.uint8]]:
     """Read the held-out test set.
 
     Args:
         folder: `data/test`.
 
     Returns:
-        images (n, height, width[, channels]) and labels (n,), both uint8.
+        images as in a `Shard`, and labels (n,).
 
     Raises:
         DataError: a file is missing, unreadable or damaged.
     """
-    images = np.array(_mapped_images(folder / TEST_IMAGES))
+    images = cast("Pixels", np.array(_mapped_images(folder / TEST_IMAGES)))
     labels = np.array(_mapped_labels(folder / TEST_LABELS))
     if len(images) != len(labels):
         raise DataError(f"{folder} holds {len(images)} images and {len(labels)} labels", "as many of each", _AGAIN)
@@ -257,22 +262,6 @@ def count_test(folder: Path) -> int:
         return len(_mapped_labels(folder / TEST_LABELS))
     except DataError:
         return 0
-
-
-def load_folder(folder: Path) -> Shard:
-    """Read a site's own data: `{train,valid}_{data,target}.npy`, as `fed data` and declearn's `prepare_data.py` write.
-
-    Images are (n, height, width[, channels]), uint8 in 0 … 255 or floats in [0, 1]; labels are (n,), whole numbers in
-    0 … 255. Where both files of `valid` are missing, the site validates on nothing. Whether the federation's model
-    takes such images and knows such labels is seen when it arrives.
-
-    Raises:
-        DataError: a file is missing, unreadable, or its array can't be trained on.
-    """
-    train_images, train_labels = _own_pair(folder, "train")
-    if not any((folder / f"valid_{part}.npy").exists() for part in ("data", "target")):
-        return Shard(train_images, train_labels, None, None)
-    return Shard(train_images, train_labels, *_own_pair(folder, "valid"))
 
 
 def _manifest(content: Any) -> Manifest:
@@ -289,6 +278,7 @@ def _manifest(content: Any) -> Manifest:
     return Manifest(
         dataset=str(content["dataset"]),
         data_sha256=str(content["data_sha256"]),
+        reading=dict(content["reading"]),
         image_shape=tuple(int(axis) for axis in content["image_shape"]),
         classes=tuple(str(name) for name in content["classes"]),
         scheme=str(content["scheme"]),
@@ -305,8 +295,12 @@ def _unreadable(path: Path, exc: OSError) -> DataError:
     return DataError(f"{path} can't be read ({exc.strerror or exc})", "", "mend its permissions, then start again")
 
 
-def _array(path: Path, remedy: str, *, mapped: bool) -> NDArray[Any]:
-    """Read one .npy file, into memory or as a map of it; pickled objects are never loaded."""
+def open_array(path: Path, remedy: str, *, mapped: bool) -> NDArray[Any]:
+    """Read one .npy file, into memory or as a map of it; pickled objects are never loaded.
+
+    Raises:
+        DataError: it is missing, unreadable or no such file.
+    """
     try:
         array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except FileNotFoundError:
@@ -323,77 +317,20 @@ def _array(path: Path, remedy: str, *, mapped: bool) -> NDArray[Any]:
     return array
 
 
-def _mapped_images(path: Path) -> NDArray[np.uint8]:
-    array = _array(path, _AGAIN, mapped=True)
-    if array.dtype != np.uint8 or array.ndim not in IMAGE_RANKS:
-        raise DataError(f"{path} holds {_described(array)}", f"{_IMAGES} as uint8", _AGAIN)
+def _mapped_images(path: Path) -> Pixels:
+    array = open_array(path, _AGAIN, mapped=True)
+    if array.dtype not in (np.uint8, np.float32) or array.ndim not in EXAMPLE_RANKS:
+        raise DataError(f"{path} holds {described(array)}", f"{EXAMPLES} as uint8 or float32", _AGAIN)
     return array
 
 
 def _mapped_labels(path: Path) -> NDArray[np.uint8]:
-    array = _array(path, _AGAIN, mapped=True)
+    array = open_array(path, _AGAIN, mapped=True)
     if array.dtype != np.uint8 or array.ndim != 1:
-        raise DataError(f"{path} holds {_described(array)}", "an array of shape (n,) as uint8", _AGAIN)
+        raise DataError(f"{path} holds {described(array)}", "an array of shape (n,) as uint8", _AGAIN)
     return array
 
 
-def _own_pair(folder: Path, part: str) -> tuple[Pixels, NDArray[np.uint8]]:
-    data, target = folder / f"{part}_data.npy", folder / f"{part}_target.npy"
-    images = read_images(data)
-    labels = _own_labels(target)
-    if len(images) != len(labels):
-        raise DataError(
-            f"{data} holds {len(images)} images and {target.name} {len(labels)} labels",
-            "as many of each",
-            "write both files again from the same data",
-        )
-    return images, labels
-
-
-_OWN = "write it again, or let `fed data` make an example"
-
-
-def read_images(path: Path) -> Pixels:
-    """Read a person's own images from an .npy file.
-
-    Returns:
-        (n, height, width[, channels]), n at least 1: uint8 in 0 … 255, or float32 in [0, 1].
-
-    Raises:
-        DataError: the file is missing, unreadable, or holds anything else.
-    """
-    array = _array(path, _OWN, mapped=False)
-    floats = np.issubdtype(array.dtype, np.floating)
-    if array.ndim not in IMAGE_RANKS or not array.size or not (floats or array.dtype == np.uint8):
-        raise DataError(f"{path} holds {_described(array)}", f"{_IMAGES} as uint8, or as floats in [0, 1]", _OWN)
-    if not floats:
-        return array
-    if not np.isfinite(array).all():
-        raise DataError(
-            f"{path} holds {int((~np.isfinite(array)).sum())} values that are NaN or infinite",
-            "finite numbers only",
-            "remove those images, or mend them",
-        )
-    low, high = float(array.min()), float(array.max())
-    if low < 0 or high > 1:
-        raise DataError(
-            f"{path} holds values from {low:g} to {high:g}",
-            "floats in [0, 1], or uint8",
-            "divide by the largest possible value",
-        )
-    return array.astype(np.float32, copy=False)
-
-
-def _own_labels(path: Path) -> NDArray[np.uint8]:
-    array = _array(path, _OWN, mapped=False)
-    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
-        raise DataError(f"{path} holds {_described(array)}", "one whole number an image", _OWN)
-    if array.size and (int(array.min()) < 0 or int(array.max()) >= MAX_CLASSES):
-        raise DataError(
-            f"{path} holds labels from {array.min()} to {array.max()}", f"labels from 0 to {MAX_CLASSES - 1}", _OWN
-        )
-    return array.astype(np.uint8, copy=False)
-
-
-def _described(array: NDArray[Any]) -> str:
+def described(array: NDArray[Any]) -> str:
+    """Word what an array is."""
     return f"an array of shape {array.shape} as {array.dtype}"

@@ -20,8 +20,8 @@ from services.experiment import Plan
 from services.init import identities, secagg_keys
 from services.init import main as init
 from services.paths import CA_CERTIFICATE, SERVER_CERTIFICATE, SERVER_KEY, Paths, client_certificate, client_key
+from services.readers.folder import load_site
 from services.server.main import Run, ServerOptions, open_folder
-from services.source import read
 from services.transport import tls
 from services.transport.client import ClientEndpoint
 from services.transport.server import ServerEndpoint
@@ -94,7 +94,6 @@ class Federation:
             test=paths.test,
             denylist=paths.certs / "denylist",
             results=paths.results,
-            models=paths.root / "models",
         )
         self.endpoint: ServerEndpoint | None = None
 
@@ -103,11 +102,9 @@ class Federation:
         """Start the server; it is ended with the block."""
         context = tls.server_context(self.options.certificate, self.options.key, self.options.ca)
         self.endpoint = ServerEndpoint("localhost", 0, context)
-        module = self.plan.model.module
-        source = None if module is None else read(module, self.options.models)
-        folder, resumed = open_folder(self.plan, self.options.results, source, fresh=False)
+        folder, resumed = open_folder(self.plan, self.options.results, fresh=False)
         manifest = shards.read_manifest(self.options.test)
-        run = Run(self.plan, self.options, manifest, self.endpoint, folder, source, resumed=resumed)
+        run = Run(self.plan, self.options, manifest, self.endpoint, folder, resumed=resumed)
         task = asyncio.create_task(run.serve())
         while self.endpoint.port == 0 and not task.done():
             await asyncio.sleep(0.01)
@@ -131,11 +128,11 @@ class Federation:
         context = tls.client_context(
             folder / CA_CERTIFICATE, folder / client_certificate(name), folder / client_key(name)
         )
-        own = None if own_data is None else shards.load_folder(own_data)
+        own = None if own_data is None else load_site(own_data)
         uri = f"wss://localhost:{self.endpoint.port}"
         endpoint = ClientEndpoint(uri, name, lambda: context, dealable=own is None, timeout=20.0)
         keys = load_keys(folder, name)
-        deal = functools.partial(shards.load_shard, self.paths.shards)
+        deal = functools.partial(shards.load_shard, self.paths.shards) if own is None else None
         return asyncio.create_task(
             _Hooked(endpoint, shard=own, deal=deal, keys=keys, before_round=before_round).async_run()
         )

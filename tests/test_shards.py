@@ -6,11 +6,9 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from services import shards
 from services.errors import DataError
@@ -187,129 +185,9 @@ def test_damaged_test_set_is_refused(dealt: Paths) -> None:
         shards.load_test(dealt.test)
     assert str(caught.value) == (
         f"{dealt.test / shards.TEST_IMAGES} holds an array of shape (50, 28) as float64;"
-        f" wanted an array of shape (n, height, width) or (n, height, width, channels) as uint8; {AGAIN}"
+        f" wanted an array of shape (n, features), (n, height, width) or (n, height, width, channels) as uint8 or"
+        f" float32; {AGAIN}"
     )
-
-
-def _write_own(folder: Path, **arrays: NDArray[Any]) -> Path:
-    folder.mkdir(exist_ok=True)
-    rng = np.random.default_rng(0)
-    default: dict[str, NDArray[Any]] = {
-        "train_data": rng.random((8, 28, 28), dtype=np.float32),
-        "train_target": np.arange(8, dtype=np.uint8),
-        "valid_data": rng.random((4, 28, 28), dtype=np.float32),
-        "valid_target": np.arange(4, dtype=np.uint8),
-    }
-    for name, array in (default | arrays).items():
-        np.save(folder / f"{name}.npy", array)
-    return folder
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
-def test_own_folder_of_floats_reads_as_float32(tmp_path: Path, dtype: type[np.floating[Any]]) -> None:
-    """A site's images in floats of any width are read as float32, their labels as uint8."""
-    images = np.random.default_rng(1).random((8, 28, 28)).astype(dtype)
-    shard = shards.load_folder(_write_own(tmp_path, train_data=images, train_target=np.arange(8)))
-    assert shard.train_images.dtype == np.float32
-    assert shard.train_labels.dtype == np.uint8
-    np.testing.assert_array_equal(shard.train_images, images.astype(np.float32))
-    np.testing.assert_array_equal(shard.train_labels, np.arange(8))
-
-
-def test_own_folder_of_bytes_stays_bytes(tmp_path: Path) -> None:
-    """A site's images in uint8 are left as they are."""
-    images = np.random.default_rng(1).integers(0, 256, (8, 28, 28), dtype=np.uint8)
-    shard = shards.load_folder(_write_own(tmp_path, train_data=images))
-    assert shard.train_images.dtype == np.uint8
-    np.testing.assert_array_equal(shard.train_images, images)
-
-
-def test_own_folder_needs_no_validation_data(tmp_path: Path) -> None:
-    """A site may keep no image for validation, but half a pair is a mistake."""
-    folder = _write_own(tmp_path)
-    (folder / "valid_data.npy").unlink()
-    with pytest.raises(DataError) as caught:
-        shards.load_folder(folder)
-    assert str(caught.value) == f"{folder / 'valid_data.npy'} is missing; {shards._OWN}"
-    (folder / "valid_target.npy").unlink()
-    shard = shards.load_folder(folder)
-    assert shard.valid_images is None
-    assert shard.valid_labels is None
-
-
-def _with_value(value: float) -> NDArray[np.float32]:
-    images = np.zeros((8, 28, 28), np.float32)
-    images[2, 3, 4] = value
-    return images
-
-
-@pytest.mark.parametrize(
-    ("arrays", "found"),
-    [
-        (
-            {"train_data": np.zeros((8, 784), np.float32)},
-            "train_data.npy holds an array of shape (8, 784) as float32; wanted an array of shape (n, height, ",
-        ),
-        ({"train_data": np.zeros((0, 28, 28), np.float32)}, "train_data.npy holds an array of shape (0, 28, 28)"),
-        (
-            {"train_data": np.zeros((8, 28, 28), np.int64)},
-            "train_data.npy holds an array of shape (8, 28, 28) as int64",
-        ),
-        ({"train_data": np.zeros((8, 28, 28), np.complex64)}, "train_data.npy holds an array"),
-        ({"train_data": np.array(0.5)}, "train_data.npy holds an array of shape () as float64"),
-        (
-            {"train_data": _with_value(np.nan)},
-            "train_data.npy holds 1 values that are NaN or infinite; wanted finite numbers only; remove those",
-        ),
-        ({"valid_data": _with_value(np.inf)[:4]}, "valid_data.npy holds 1 values that are NaN or infinite"),
-        (
-            {"train_data": _with_value(255)},
-            "train_data.npy holds values from 0 to 255; wanted floats in [0, 1], or uint8; divide by",
-        ),
-        ({"train_data": _with_value(-0.5)}, "train_data.npy holds values from -0.5 to 0; "),
-        (
-            {"train_target": np.arange(7)},
-            "train_data.npy holds 8 images and train_target.npy 7 labels; wanted as many of each; write both",
-        ),
-        (
-            {"train_target": np.arange(8.0)},
-            "train_target.npy holds an array of shape (8,) as float64; wanted one whole",
-        ),
-        ({"train_target": np.zeros((8, 10), int)}, "train_target.npy holds an array of shape (8, 10) as int64"),
-        (
-            {"train_target": np.arange(250, 258)},
-            "train_target.npy holds labels from 250 to 257; wanted labels from 0 to 255; ",
-        ),
-        ({"valid_target": np.arange(-1, 3)}, "valid_target.npy holds labels from -1 to 2; "),
-        ({"train_target": np.array([None] * 8)}, "train_target.npy is no whole .npy file of plain numbers"),
-    ],
-)
-def test_own_folder_that_cannot_be_trained_on_is_refused(
-    tmp_path: Path, arrays: dict[str, NDArray[Any]], found: str
-) -> None:
-    """What would spoil the model, or can't be trained on, is named before the federation is joined."""
-    folder = _write_own(tmp_path, **arrays)
-    with pytest.raises(DataError) as caught:
-        shards.load_folder(folder)
-    assert str(caught.value).startswith(f"{folder}/{found}")
-
-
-@pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\x00", b"1,2,3\n", b"PK\x03\x04"])
-def test_own_file_that_is_no_array_is_refused(tmp_path: Path, content: bytes) -> None:
-    """A file that is no .npy file is refused in one line."""
-    folder = _write_own(tmp_path)
-    (folder / "train_data.npy").write_bytes(content)
-    with pytest.raises(DataError, match=r"train_data\.npy is no whole \.npy file of plain numbers"):
-        shards.load_folder(folder)
-
-
-def test_own_file_of_several_arrays_is_refused(tmp_path: Path) -> None:
-    """An .npz archive under the name of an array is refused."""
-    folder = _write_own(tmp_path)
-    with (folder / "train_data.npy").open("wb") as file:
-        np.savez(file, one=np.zeros(1), two=np.zeros(1))
-    with pytest.raises(DataError, match=r"train_data\.npy holds several arrays; wanted one array"):
-        shards.load_folder(folder)
 
 
 def test_file_that_cannot_be_read_is_refused(dealt: Paths) -> None:

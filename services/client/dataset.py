@@ -9,6 +9,7 @@ import numpy as np
 from declearn.dataset import InMemoryDataset
 
 from services.errors import DataError
+from services.readers.base import CLASSES
 from services.shards import Shard
 
 SCALE = (np.arange(256) / 255).astype(np.float32)
@@ -63,16 +64,17 @@ def datasets(shard: Shard, seed: int | None) -> tuple[ImageDataset, ImageDataset
     return train, valid
 
 
-def check_fit(data: ImageDataset, input_shape: Sequence[int], classes: int) -> None:
+def check_fit(data: ImageDataset, input_shape: Sequence[int], classes: int, names: Sequence[str] | None = None) -> None:
     """Refuse a site's own images that the federation's model can't be trained on.
 
     Args:
         data: the site's images and labels.
-        input_shape: of one image in the model: (height, width, channels).
+        input_shape: of one image in the model: (height, width, channels), or (features,).
         classes: number of classes that the model tells apart.
+        names: of the site's classes, or None where its labels are bare numbers.
 
     Raises:
-        DataError: the images have another shape, or a label is none of the classes.
+        DataError: the images have another shape, or the classes are others.
     """
     images, labels = data.feats, data.target
     shape = images.shape[1:]
@@ -81,6 +83,12 @@ def check_fit(data: ImageDataset, input_shape: Sequence[int], classes: int) -> N
             f"this site's images have shape {tuple(shape)}",
             f"{tuple(input_shape)}, which the federation's model takes",
             "write the site's arrays in that shape",
+        )
+    if names is not None and len(names) != classes:
+        raise DataError(
+            f"this site names {len(names)} classes",
+            f"{classes}, as the federation's model tells {classes} classes apart",
+            f"put the federation's list of classes, {CLASSES}, beside the site's data",
         )
     if int(labels.max()) >= classes:
         raise DataError(

@@ -14,6 +14,7 @@ from services.client.secagg import load_keys
 from services.client.session import Session
 from services.errors import UsageError
 from services.paths import secagg_key
+from services.readers.folder import load_site
 from services.signals import until_stopped
 from services.transport import tls
 from services.transport.client import ClientEndpoint
@@ -31,7 +32,7 @@ class ClientOptions:
         ca: PEM bundle that signed the server's certificate, or None for the one beside the identities.
         name: identity to claim, or None for the lowest free one.
         shards: folder of index sets that the server deals from; used where `own_data` is None.
-        own_data: folder of this client's own `{train,valid}_{data,target}.npy`, or None.
+        own_data: folder of this client's own data, or None.
         timeout: seconds to keep trying to reach the server.
         server_grace: seconds to keep trying to reach a server that was lost.
         liveness_timeout: seconds after which a silent server is taken for gone.
@@ -69,7 +70,7 @@ def run(options: ClientOptions) -> None:
         if (options.identities / secagg_key(name)).exists():
             keys = load_keys(options.identities, name)
     try:
-        own = None if options.own_data is None else shards.load_folder(options.own_data)
+        own = None if options.own_data is None else load_site(options.own_data)
         endpoint = ClientEndpoint(
             options.server_uri,
             name,

@@ -69,6 +69,7 @@ class Session(FederatedClient):
         super().__init__(netwk=netwk, train_data=train, valid_data=valid, verbose=False)
         self.logger = logger
         self._deal = deal
+        self._classes = None if shard is None else shard.classes
         self._server_grace = server_grace
         self._preloaded: asyncio.Task[None] | None = None
         self._seed: int | None = None
@@ -191,7 +192,12 @@ class Session(FederatedClient):
                 network = model.get_wrapped_model()
                 for part in (self.train_data, self.valid_data):
                     if part is not None:
-                        check_fit(cast("ImageDataset", part), network.input_shape[1:], network.output_shape[-1])
+                        check_fit(
+                            cast("ImageDataset", part),
+                            network.input_shape[1:],
+                            network.output_shape[-1],
+                            self._classes,
+                        )
             self.trainmanager = LocalTraining(
                 model=model,
                 optim=message.optim,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic_core import PydanticCustomError
 
 from services.errors import UsageError
-from services.experiment.data import PARAMETERS
+from services.experiment.data import PARAMETERS, READING
 
 if TYPE_CHECKING:
     from services.experiment.base import Section
@@ -391,4 +391,16 @@ def _groups_suit_the_function(plan: Plan) -> Contradiction | None:
         if at_odds:
             first, second = (f"fairness.{key}" for key in keys)
             return Contradiction((first, second), f"{first} and {second} contradict each other: {reason}", remedy)
+    return None
+
+
+@rule
+def _own_data_are_read(plan: Plan) -> Contradiction | None:
+    for key in READING:
+        if key in plan.data.model_fields_set and plan.data.dataset != "own":
+            return Contradiction(
+                (f"data.{key}", "data.dataset"),
+                f"data.{key} counts with dataset own alone, and data.dataset is {plan.data.dataset}",
+                f"leave out data.{key}, or set data.dataset to own",
+            )
     return None

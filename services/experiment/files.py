@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from services.errors import ExperimentError
-from services.experiment.data import PARAMETERS
+from services.experiment.data import PARAMETERS, READING
 from services.experiment.mistakes import explain, kind
 from services.experiment.plan import Plan
 
@@ -50,8 +50,9 @@ def load(
 
 
 def dump(plan: Plan) -> str:
-    """Write `plan` as YAML that `load` reads back into an equal plan; a scheme's parameters stand with it alone."""
+    """Write `plan` as YAML that `load` reads back into an equal plan; what does not count in it is left out."""
     idle = {key for key, scheme in PARAMETERS.items() if plan.data.scheme != scheme}
+    idle |= set() if plan.data.dataset == "own" else set(READING)
     content = plan.model_dump(mode="json", exclude={"data": idle})
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False)
 

@@ -80,7 +80,10 @@ _WANTED = {
     "less_than": "a number below {lt:.10g}",
     "less_than_equal": "at most {le:g}",
     "literal_error": "{expected}",
+    "string_too_short": "a text that is not empty",
     "string_type": "a text",
+    "too_long": "no more than {max_length} of them",
+    "too_short": "no fewer than {min_length} of them",
     "tuple_type": "a list",
     "value_error": "{error}",
 }

@@ -13,12 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from services.errors import DataError
 from services.paths import Paths, writing
+from services.readers.base import Rows
 from services.shards import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
 
 
@@ -147,7 +149,7 @@ class Dataset:
         classes: their names, in the order of the labels.
         train_images: (n, height, width[, channels]).
         train_labels: (n,), each below the number of classes.
-        test_images: (m, height, width[, channels]).
+        test_images: as `train_images`.
         test_labels: (m,), as `train_labels`.
     """
 
@@ -162,6 +164,81 @@ class Dataset:
     @property
     def image_shape(self) -> tuple[int, ...]:
         return self.train_images.shape[1:]
+
+
+class Content(Protocol):
+    """What a `Dataset` has, and a person's own data set too, whose examples are read when they are wanted."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Their names, in the order of the labels."""
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of one example."""
+
+    @property
+    def train_images(self) -> NDArray[np.uint8] | Rows:
+        """Those to train on."""
+
+    @property
+    def train_labels(self) -> NDArray[np.uint8]:
+        """Their labels, (n,)."""
+
+    @property
+    def test_images(self) -> NDArray[np.uint8] | Rows:
+        """Those to test on."""
+
+    @property
+    def test_labels(self) -> NDArray[np.uint8]:
+        """Their labels, (m,)."""
+
+
+class Origin(Protocol):
+    """What a data set is dealt from, known before it is read."""
+
+    @property
+    def name(self) -> str:
+        """Name of the data set."""
+
+    @property
+    def sha256(self) -> str:
+        """A digest of its content."""
+
+    @property
+    def reading(self) -> Mapping[str, Any]:
+        """How it is read, where that is for a person to say."""
+
+    def load(self) -> Content:
+        """Read it."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """An `Origin` whose files are known by their digests.
+
+    Attributes:
+        source: what they are.
+        folder: where they are.
+    """
+
+    source: Source
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    @property
+    def sha256(self) -> str:
+        return self.source.sha256
+
+    @property
+    def reading(self) -> Mapping[str, Any]:
+        return {}
+
+    def load(self) -> Dataset:
+        return load(self.folder, self.source)
 
 
 def load(raw: Path, source: Source = MNIST) -> Dataset:
@@ -203,13 +280,13 @@ def load_file(raw: Path, file: IdxFile, remedy: str = _RESTORE) -> NDArray[np.ui
     return np.frombuffer(content, np.uint8, offset=len(file.header)).reshape(file.shape)
 
 
-def find(name: str, paths: Paths) -> tuple[Source, Path]:
+def find(name: str, paths: Paths) -> Known:
     """Tell the files of a data set, and the folder that holds them: DATA, or the data set's own place."""
     source = SOURCES[name]
-    return source, paths.data or source.folder or paths.raw
+    return Known(source, paths.data or source.folder or paths.raw)
 
 
-def write_train(dataset: Dataset, folder: Path) -> dict[str, str]:
+def write_train(dataset: Content, folder: Path) -> dict[str, str]:
     """Write the training arrays into `folder`, each whole or not at all.
 
     Returns:
@@ -221,7 +298,7 @@ def write_train(dataset: Dataset, folder: Path) -> dict[str, str]:
     return _write(folder, {TRAIN_IMAGES: dataset.train_images, TRAIN_LABELS: dataset.train_labels})
 
 
-def write_test(dataset: Dataset, folder: Path) -> dict[str, str]:
+def write_test(dataset: Content, folder: Path) -> dict[str, str]:
     """Write the held-out test arrays into `folder`; see `write_train`."""
     return _write(folder, {TEST_IMAGES: dataset.test_images, TEST_LABELS: dataset.test_labels})
 
@@ -235,8 +312,11 @@ def digest_file(path: Path) -> str:
         return ""
 
 
-def _write(folder: Path, arrays: Mapping[str, NDArray[np.uint8]]) -> dict[str, str]:
+def _write(folder: Path, arrays: Mapping[str, NDArray[np.uint8] | Rows]) -> dict[str, str]:
     for name, array in arrays.items():
         with writing(folder / name) as file:
-            np.save(file, array, allow_pickle=False)
+            if isinstance(array, Rows):
+                array.save(file)
+            else:
+                np.save(file, array, allow_pickle=False)
     return {name: digest_file(folder / name) for name in arrays}

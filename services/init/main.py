@@ -17,7 +17,7 @@ from services.errors import ConflictError, DataError, StorageError
 from services.experiment import Plan
 from services.experiment.contradictions import check_clients
 from services.experiment.data import PARAMETERS
-from services.init import dataset, identities, secagg_keys, shards
+from services.init import dataset, identities, own, secagg_keys, shards
 from services.init.locking import exclusive
 from services.paths import MANIFEST, Paths, write_atomic
 from services.settings import Settings
@@ -81,15 +81,19 @@ def prepare(clients: int, max_clients: int, plan: Plan, paths: Paths) -> Manifes
         UsageError, DataError, ConflictError, StorageError: see `run`.
     """
     recipe = _recipe(plan)
-    source, raw = dataset.find(plan.data.dataset, paths)
+    origin = (
+        own.find(plan.data, paths, recipe) if plan.data.dataset == own.NAME else dataset.find(plan.data.dataset, paths)
+    )
     with exclusive(paths.shards), exclusive(paths.test):
-        kept = _read_kept(paths.shards, source, recipe)
+        kept = _read_kept(paths.shards, origin, recipe)
         files = dict(kept.files) if kept else {}
         train_kept = _are_kept(paths.shards, (TRAIN_IMAGES, TRAIN_LABELS), files)
         test_kept = _are_kept(paths.test, (TEST_IMAGES, TEST_LABELS), files)
-        data = None if kept and train_kept and test_kept else dataset.load(raw, source)
+        data = None if kept and train_kept and test_kept else origin.load()
         labels = data.train_labels if data else read_labels(paths.shards)
-        classes = len(source.classes)
+        content: dataset.Content | Manifest | None = data or kept
+        assert content is not None  # noqa: S101 - what is not kept is loaded
+        classes = len(content.classes)
         shards.check_size(clients, recipe.scheme, classes)
 
         listed = kept.cuts if kept else {}
@@ -105,17 +109,17 @@ def prepare(clients: int, max_clients: int, plan: Plan, paths: Paths) -> Manifes
         if data and not test_kept:
             files |= dataset.write_test(data, paths.test)
         count = f"{len(labels):,} + {count_test(paths.test):,}"
-        logger.info("data set %s: %s images %s", source.name, count, "written" if data else "kept")
+        logger.info("data set %s: %s images %s", origin.name, count, "written" if data else "kept")
         shards.write(paths.shards, dealt)
         for size in dealt:
             _picture(paths, size).unlink(missing_ok=True)  # of another deal
         _log_shards(recipe, cuts, dealt)
         manifest = Manifest(
-            image_shape=source.image_shape,
-            classes=source.classes,
+            image_shape=content.image_shape,
+            classes=content.classes,
             files=files,
             cuts={size: cuts[size] for size in sorted(cuts)},
-            **_terms(source, recipe),
+            **_terms(origin, recipe),
         )
         _write_manifest(manifest, paths)
         return manifest
@@ -138,7 +142,9 @@ def hold_out(raw: Path, recipe: shards.Recipe, folder: Path) -> None:
         if not _are_kept(folder, (TEST_IMAGES, TEST_LABELS), files):
             files = dataset.write_test(dataset.load(raw, source), folder)
         shape, classes = source.image_shape, source.classes
-        manifest = Manifest(**_terms(source, recipe), image_shape=shape, classes=classes, files=files, cuts={})
+        manifest = Manifest(
+            **_terms(dataset.Known(source, raw), recipe), image_shape=shape, classes=classes, files=files, cuts={}
+        )
         write_atomic(folder / MANIFEST, dump_manifest(manifest))
 
 
@@ -186,16 +192,17 @@ def _recipe(plan: Plan) -> shards.Recipe:
     return shards.Recipe(data.scheme, seed, data.valid_fraction, data.alpha, data.classes_per_client)
 
 
-def _terms(source: dataset.Source, recipe: shards.Recipe) -> dict[str, Any]:
+def _terms(origin: dataset.Origin, recipe: shards.Recipe) -> dict[str, Any]:
     """List what a kept deal must agree on with what is asked."""
-    terms: dict[str, Any] = {"dataset": source.name, "data_sha256": source.sha256} | asdict(recipe)
+    terms: dict[str, Any] = {"dataset": origin.name, "data_sha256": origin.sha256, "reading": origin.reading}
+    terms |= asdict(recipe)
     for key, scheme in PARAMETERS.items():
         if recipe.scheme != scheme:
             terms[key] = None
     return terms
 
 
-def _read_kept(folder: Path, source: dataset.Source, recipe: shards.Recipe) -> Manifest | None:
+def _read_kept(folder: Path, origin: dataset.Origin, recipe: shards.Recipe) -> Manifest | None:
     """Read the manifest of an earlier run, if it left a whole one.
 
     Raises:
@@ -205,18 +212,23 @@ def _read_kept(folder: Path, source: dataset.Source, recipe: shards.Recipe) -> M
         kept = read_manifest(folder)
     except DataError:
         return None
-    asked = _terms(source, recipe)
+    asked = _terms(origin, recipe)
     differing = [key for key, value in asked.items() if getattr(kept, key) != value]
     if not differing:
         return kept
+    found = {key: getattr(kept, key) for key in asked}
+    if "dataset" in differing:
+        differing = [key for key in differing if key not in {"data_sha256", "reading"}]
+    if "reading" in differing:
+        differing.remove("reading")
+        differing += [key for key, value in origin.reading.items() if kept.reading.get(key) != value]
+        found, asked = found | dict(kept.reading), asked | dict(origin.reading)
     if "scheme" in differing:
         differing = [key for key in differing if key not in PARAMETERS]
-    if "dataset" in differing:
-        differing = [key for key in differing if key != "data_sha256"]
     raise ConflictError(
-        f"{folder} was dealt with " + ", ".join(f"{key} {getattr(kept, key)}" for key in differing),
+        f"{folder} was dealt with " + ", ".join(f"{key} {found.get(key)}" for key in differing),
         ", ".join(f"{key} {asked[key]}" for key in differing) + " as asked now",
-        "set SCHEME, SEED or EXPERIMENT back, or start over:"
+        "set SCHEME, SEED, EXPERIMENT or DATA back, or start over:"
         f" `docker compose down -v` for containers, or delete {folder} on a host",
     )
 

@@ -10,6 +10,8 @@ import tensorflow as tf
 from declearn.model.tensorflow import TensorflowModel
 from numpy.typing import NDArray
 
+from services.shards import Pixels
+
 BATCH = 1000
 
 
@@ -32,12 +34,12 @@ class HeldOut:
     """The test images.
 
     Args:
-        images: shape (n, height, width[, channels]), uint8.
+        images: as in a `services.shards.Shard`.
         labels: shape (n,), uint8.
         classes: number of classes.
     """
 
-    def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.uint8], classes: int) -> None:
+    def __init__(self, images: Pixels, labels: NDArray[np.uint8], classes: int) -> None:
         self._images = images
         self._labels = labels
         self.classes = classes
@@ -52,7 +54,9 @@ class HeldOut:
             self._predict = tf.function(lambda batch: network(batch, training=False), reduce_retracing=True)
         chunks = []
         for start in range(0, len(self._images), BATCH):
-            batch = self._images[start : start + BATCH].astype(np.float32) / np.float32(255)
+            batch = self._images[start : start + BATCH]
+            if batch.dtype == np.uint8:
+                batch = batch.astype(np.float32) / np.float32(255)
             chunks.append(self._predict(tf.constant(batch)).numpy())
         probabilities = np.concatenate(chunks)
         rows = np.arange(len(self._labels))

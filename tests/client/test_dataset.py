@@ -160,3 +160,15 @@ def test_a_site_that_does_not_fit_is_refused(shape: tuple[int, ...], labels: Arr
     with pytest.raises(DataError) as caught:
         check_fit(ImageDataset(np.zeros(shape, np.uint8), labels), (28, 28, 1), 7)
     assert str(caught.value) == line
+
+
+def test_a_site_that_names_other_classes_is_refused() -> None:
+    """Names are numbered as they sort, so a site must name as many classes as the model tells apart."""
+    data = ImageDataset(np.zeros((2, 28, 28), np.uint8), LABELS[:2])
+    check_fit(data, (28, 28, 1), 3, ("a", "b", "c"))
+    with pytest.raises(DataError) as caught:
+        check_fit(data, (28, 28, 1), 3, ("a", "c"))
+    assert str(caught.value) == (
+        "this site names 2 classes; wanted 3, as the federation's model tells 3 classes apart;"
+        " put the federation's list of classes, classes.txt, beside the site's data"
+    )

@@ -294,6 +294,13 @@ CASES: list[tuple[str, str]] = [
             "fairness.positive"
         ),
     ),
+    (
+        "{data: {size: [32, 32]}}",
+        (
+            "data.size counts with dataset own alone, and data.dataset is mnist; leave out data.size, or set"
+            " data.dataset to own"
+        ),
+    ),
 ]
 """Files, each with the line that refuses it."""
 

@@ -15,6 +15,7 @@ from services import experiment
 from services.errors import ExperimentError
 from services.experiment import Plan, files
 from services.experiment.algorithm import AggregatorPlugin, ModulePlugin, RegularizerPlugin
+from services.experiment.data import Dataset
 from services.experiment.methods import MetricPlugin
 from services.experiment.model import Preset
 from services.experiment.plugins import Plugin
@@ -22,8 +23,7 @@ from tests.support import REPOSITORY
 
 FILES = sorted([REPOSITORY / "experiment.yml", *(REPOSITORY / "experiments").glob("*.yml")])
 
-DATA = "dataset, scheme, alpha, classes_per_client, valid_fraction, seed"
-PRESETS = "'cnn', 'cnn-strided', 'cnn-large', 'mlp' or 'logistic'"
+DATA = "dataset, scheme, alpha, classes_per_client, valid_fraction, seed, test_fraction, label, shape, size, grayscale"
 SCHEMES = "'iid', 'labels', 'biased', 'dirichlet' or 'shards'"
 KEYS = (
     "rounds, seed, deterministic, data, model, train, evaluate, optimizer, aggregator, sampling, metrics, early_stop,"
@@ -100,12 +100,6 @@ def test_a_plug_in_has_three_spellings(tmp_path: Path) -> None:
 def test_a_preset_has_two_spellings(tmp_path: Path) -> None:
     """A model may be the name of a preset, or a section with it."""
     assert read(tmp_path, "model: cnn") == read(tmp_path, "model: {preset: cnn}")
-
-
-def test_another_key_stands_in_place_of_the_preset(tmp_path: Path) -> None:
-    """A file that names a module has no preset, as it would be written out."""
-    plan = read(tmp_path, "model: {module: my_model.py:build}")
-    assert (plan.model.preset, plan.model.module) == (None, "my_model.py:build")
 
 
 @pytest.mark.parametrize(
@@ -204,10 +198,20 @@ def plans() -> st.SearchStrategy[Plan]:
                 optional={
                     "scheme": st.sampled_from(experiment.SCHEMES),
                     "valid_fraction": numbers(above=0, below=1),
+                    "dataset": st.sampled_from(get_args(Dataset)),
+                },
+            )
+            | section(
+                {"dataset": st.just("own")},
+                optional={
+                    "test_fraction": numbers(above=0, below=1),
+                    "label": st.none() | st.text(min_size=1) | st.integers(1, 99),
+                    "shape": st.none() | st.lists(counts, min_size=1, max_size=3),
+                    "size": st.none() | st.tuples(counts, counts),
+                    "grayscale": st.booleans(),
                 },
             ),
-            "model": st.sampled_from(get_args(Preset))
-            | st.sampled_from([{"module": "a.py:f"}, {"module": "a/b-1.py:g"}]),
+            "model": st.sampled_from(get_args(Preset)),
             "train": section(
                 {},
                 optional={
@@ -311,6 +315,11 @@ def test_an_unknown_key_is_refused(tmp_path: Path, text: str, line: str) -> None
         ("data.alpha", ".nan", "a finite number"),
         ("data.alpha", "much", "a number"),
         ("data.valid_fraction", "0", "a number above 0"),
+        ("data.test_fraction", "1", "a number below 1"),
+        ("data.label", "''", "a text that is not empty"),
+        ("data.label", "true", "a text"),
+        ("data.shape", "28", "a list"),
+        ("data.grayscale", "1", "true or false"),
         ("data.valid_fraction", "1", "a number below 1"),
         ("train.batch_size", "0", "at least 1"),
         ("train.epochs", "0", "at least 1"),
@@ -323,20 +332,6 @@ def test_an_unknown_key_is_refused(tmp_path: Path, text: str, line: str) -> None
         ("optimizer.server.w_decay", "-1", "at least 0"),
         ("optimizer.client.modules", "adam", "a list"),
         ("optimizer.client.modules.0.parameters", "0", "a mapping of parameters"),
-        *(
-            ("model.module", value, "a file in the folder MODELS and a function in it, as my_model.py:build")
-            for value in (
-                "my_model.py",
-                "build",
-                "../a.py:f",
-                "/a.py:f",
-                "a.py:f()",
-                "a.txt:f",
-                "a//b.py:f",
-                "./a.py:f",
-            )
-        ),
-        ("model.module", "3", "a text"),
         ("federation.join_timeout", "0", "a number above 0"),
         ("federation.join_grace", "-1", "at least 0"),
     ],
@@ -376,16 +371,19 @@ def test_a_truth_value_is_no_number(tmp_path: Path, key: str, wanted: str, truth
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("model: cn", f"e.yml: model.preset is 'cn'; wanted {PRESETS}; did you mean 'cnn'?"),
-        ("model: vit", f"e.yml: model.preset is 'vit'; wanted {PRESETS}; correct model.preset"),
+        ("model: cn", "e.yml: model.preset is 'cn'; wanted 'cnn' or 'cnn-strided'; did you mean 'cnn'?"),
+        ("model: vit", "e.yml: model.preset is 'vit'; wanted 'cnn' or 'cnn-strided'; correct model.preset"),
         (
             "data: {scheme: label}",
             f"e.yml: data.scheme is 'label'; wanted {SCHEMES}; did you mean 'labels'?",
         ),
         (
             "data: {dataset: cifar}",
-            "e.yml: data.dataset is 'cifar'; wanted 'mnist' or 'fashion-mnist'; correct data.dataset",
+            "e.yml: data.dataset is 'cifar'; wanted 'mnist', 'fashion-mnist' or 'own'; correct data.dataset",
         ),
+        ("data: {size: [28]}", "e.yml: data.size is a list; wanted no fewer than 2 of them; correct data.size"),
+        ("data: {size: [1, 2, 3]}", "e.yml: data.size is a list; wanted no more than 2 of them; correct data.size"),
+        ("data: {shape: [28, 0]}", "e.yml: data.shape.1 is 0; wanted at least 1; correct data.shape.1"),
         (
             "aggregator: average",
             (
@@ -422,13 +420,6 @@ def test_an_unknown_name_is_refused(tmp_path: Path, text: str, line: str) -> Non
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        *(
-            (
-                f"model: {text}",
-                "e.yml: model is a mapping; wanted one of preset and module, and one alone; correct model",
-            )
-            for text in ("{preset: cnn, module: a.py:f}", "{preset: }")
-        ),
         (
             "optimizer: {client: {modules: [adam: {amsgrade: true}]}}",
             (

@@ -139,10 +139,10 @@ def test_data_set_digest_covers_each_file() -> None:
 def test_each_data_set_has_a_place_of_its_own(tmp_path: Path) -> None:
     """MNIST is below the root and Fashion-MNIST where Debian puts it, unless DATA names a folder."""
     debian = Path("/usr/share/datasets/fashion-mnist")
-    assert dataset.find("mnist", Paths(tmp_path)) == (dataset.MNIST, tmp_path / "data" / "mnist_raw")
-    assert dataset.find("fashion-mnist", Paths(tmp_path)) == (dataset.FASHION_MNIST, debian)
+    assert dataset.find("mnist", Paths(tmp_path)) == dataset.Known(dataset.MNIST, tmp_path / "data" / "mnist_raw")
+    assert dataset.find("fashion-mnist", Paths(tmp_path)) == dataset.Known(dataset.FASHION_MNIST, debian)
     for name in dataset.SOURCES:
-        assert dataset.find(name, Paths(tmp_path, tmp_path / "x"))[1] == tmp_path / "x"
+        assert dataset.find(name, Paths(tmp_path, tmp_path / "x")).folder == tmp_path / "x"
 
 
 def test_fashion_mnist_is_not_taken_for_mnist() -> None:

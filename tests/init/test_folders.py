@@ -14,7 +14,7 @@ from services.errors import ConflictError, UsageError
 from services.experiment import Scheme
 from services.init import folders
 from services.paths import Paths
-from services.shards import load_folder
+from services.readers.folder import load_site
 from tests.support import RAW, contents
 
 
@@ -55,7 +55,7 @@ def test_real_arrays_are_those_of_prepare_data(tmp_path: Path) -> None:
 def test_folder_reads_as_a_sites_own_data(small: Paths, tmp_path: Path) -> None:
     """What is written is what a client reads as its own data."""
     folders.write_folders(small.raw, tmp_path, 2, seed=0)
-    shard = load_folder(tmp_path / "mnist_iid" / "client_1")
+    shard = load_site(tmp_path / "mnist_iid" / "client_1")
     assert shard.valid_images is not None
     assert (len(shard.train_images), len(shard.valid_images)) == (240, 60)
 

@@ -270,7 +270,7 @@ def test_other_settings_are_a_conflict(small: Paths, asked: Plan, found: str, wa
         main.run(SETTINGS, asked, small)
     assert str(caught.value) == (
         f"{small.shards} was dealt with {found}; wanted {wanted} as asked now;"
-        " set SCHEME, SEED or EXPERIMENT back, or start over:"
+        " set SCHEME, SEED, EXPERIMENT or DATA back, or start over:"
         f" `docker compose down -v` for containers, or delete {small.shards} on a host"
     )
     assert stats(small.root) == before

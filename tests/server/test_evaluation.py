@@ -104,3 +104,12 @@ def test_images_are_scaled_as_clients_scale_theirs() -> None:
 
     HeldOut(pixels(*range(256)), np.zeros(256, np.uint8), 3).score(cast("TensorflowModel", Model()))
     np.testing.assert_array_equal(np.concatenate(seen).ravel(), SCALE)
+
+
+def test_floats_are_scored_as_they_are() -> None:
+    """A person's own images in floats are not divided a second time."""
+    images, labels = pixels(*range(0, 256, 5)), np.arange(52, dtype=np.uint8) % 3
+    model = wrap(network(3.0, [0.1, 0.0, 0.2]))
+    scores = [HeldOut(each, labels, 3).score(model) for each in (images, SCALE[images])]
+    assert scores[0].loss == scores[1].loss
+    np.testing.assert_array_equal(scores[0].confusion, scores[1].confusion)

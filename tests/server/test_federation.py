@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import shutil
+from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 
 from services import shards
-from services.errors import ConflictError, QuorumError, TrainingError
+from services.errors import ConflictError, DataError, QuorumError, TrainingError
 from services.init import folders
 from services.paths import Paths
 from services.server.attendance import derived_seed
 from services.server.main import open_folder
 from services.server.membership import natural
 from tests.federation import Federation, plan, run
+from tests.readers.test_images import write as write_image
 
 
 def test_a_run_ends_with_everything_that_the_results_promise(small: Paths) -> None:
@@ -60,61 +61,6 @@ def test_a_run_ends_with_everything_that_the_results_promise(small: Paths) -> No
     ]
 
 
-OWN = """
-import keras
-from keras import layers
-
-def build(image_shape, classes):
-    return keras.Sequential(
-        [layers.Input(image_shape), layers.Flatten(), layers.Dense(classes, activation="softmax")]
-    )
-"""
-
-
-def test_a_model_of_ones_own_is_trained_and_resumed_only_as_it_was(small: Paths) -> None:
-    """A file's network is trained by clients that have no code of it; a run goes on with that file alone."""
-    limits = {"join_grace": 0.2, "quorum_timeout": 0.1, "rejoin_grace": 0.1}
-    federation = Federation(small, plan(rounds=2, model={"module": "own.py:build"}, federation=limits))
-    federation.options.models.mkdir()
-    file = federation.options.models / "own.py"
-    file.write_text(OWN, encoding="utf-8")
-
-    async def scene() -> None:
-        async with federation.server() as (_, server):
-
-            async def leave(number: int) -> None:
-                if number == 2:
-                    raise asyncio.CancelledError
-
-            clients = [federation.client(number, before_round=leave) for number in range(2)]
-            with pytest.raises(QuorumError):
-                await server
-            await asyncio.wait(clients)
-        assert (federation.summary["status"], federation.summary["rounds"]) == ("stopped", 1)
-        run_id = federation.summary["run_id"]
-        file.write_text(OWN + "# a remark\n", encoding="utf-8")
-        with pytest.raises(ConflictError) as caught:
-            async with federation.server():
-                pass
-        assert str(caught.value) == (
-            f"run {run_id} is unfinished and was begun with another own.py; wanted the same file: one that has changed"
-            f" is another experiment; put back that file (results/{run_id}/model.py), or begin anew with FRESH=1"
-            " (`fed server --fresh`)"
-        )
-        shutil.copy(small.results / run_id / "model.py", file)
-        async with federation.server() as (_, server):
-            clients = [federation.client(number) for number in range(2)]
-            await server
-            await asyncio.gather(*clients)
-        assert federation.summary["run_id"] == run_id
-
-    run(scene())
-    summary = federation.summary
-    assert (summary["status"], summary["rounds"]) == ("completed", 2)
-    assert summary["model_sha256"] == hashlib.sha256(OWN.encode()).hexdigest()
-    assert keras.saving.load_model(small.results / "latest" / "model.keras").count_params() == 7850
-
-
 def test_more_clients_than_asked_for_are_all_dealt_in(small: Paths) -> None:
     """Clients that come on the heels of the first ones are dealt in, so that the data set is shared by all."""
     federation = Federation(small, plan(rounds=1), clients=1)
@@ -146,6 +92,45 @@ def test_a_client_with_its_own_data_is_never_dealt(small: Paths) -> None:
     run(scene())
     rows = federation.table("clients.csv")
     assert [(row["client"], row["size"], row["seat"]) for row in rows] == [("client_0", "1", "0"), ("client_1", "", "")]
+
+
+def _pictures(folder: Path, names: str) -> Path:
+    """Write some images of noise in colour, in a folder a class."""
+    rng = np.random.default_rng(0)
+    for name in names:
+        for number in range(40):
+            write_image(folder / name / f"{number}.png", rng.integers(0, 256, (8, 9, 3), dtype=np.uint8))
+    return folder
+
+
+def test_images_by_class_train_clients_and_sites(tmp_path: Path) -> None:
+    """Images in colour are dealt to one client, a site has its own, and a site that lacks a class is told so."""
+    paths = Paths(tmp_path / "root", _pictures(tmp_path / "mine", "abc"))
+    federation = Federation(paths, plan(data={"dataset": "own"}), clients=3)
+
+    async def scene() -> None:
+        async with federation.server() as (_, server):
+            clients = [
+                federation.client(0),
+                federation.client(1, own_data=_pictures(tmp_path / "site", "abc")),
+                federation.client(2, own_data=_pictures(tmp_path / "other", "ab")),
+            ]
+            await server
+            ends.extend(await asyncio.gather(*clients, return_exceptions=True))
+
+    ends: list[BaseException | None] = []
+    run(scene())
+    assert [type(end) for end in ends] == [type(None), type(None), DataError]
+    assert federation.summary["dataset"] == "own"
+    rows = [row for row in federation.table("clients.csv") if row["round"] == "2"]
+    assert [(row["client"], row["size"], row["state"]) for row in rows] == [
+        ("client_0", "1", "trained"),
+        ("client_1", "", "trained"),
+    ]
+    refused = [row for row in federation.table("events.csv") if row["event"] == "refused"]
+    assert [(row["client"], row["detail"].split(";")[0]) for row in refused] == [
+        ("client_2", "this site names 2 classes"),
+    ]
 
 
 def test_too_few_clients_in_time_stop_the_run_with_the_number(small: Paths) -> None:

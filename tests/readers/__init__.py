@@ -1,0 +1,1 @@
+"""A person's own data, read by what it is kept in."""
