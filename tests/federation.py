@@ -134,7 +134,7 @@ class Federation:
         keys = load_keys(folder, name)
         deal = functools.partial(shards.load_shard, self.paths.shards) if own is None else None
         return asyncio.create_task(
-            _Hooked(endpoint, shard=own, deal=deal, keys=keys, before_round=before_round).async_run()
+            _Hooked(endpoint, shard=own, deal=deal, keys=keys, folder=own_data, before_round=before_round).async_run()
         )
 
     async def play(self, clients: int = 2, *, stop_before: int | None = None) -> None:

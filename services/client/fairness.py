@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,9 @@ from services.client.training import LocalTraining
 from services.transport.client import ClientEndpoint
 from services.transport.messages import Grouping
 
+GROUP_FILE = "train_group.npy"
+"""In a site's own folder: a whole number for each of its training images, in their order; shape (n,)."""
+
 
 class GroupedImages(FairnessInMemoryDataset, ImageDataset, register=False):
     """Images, each in the group (label, attribute).
@@ -34,13 +38,17 @@ class GroupedImages(FairnessInMemoryDataset, ImageDataset, register=False):
     Args:
         images: a client's own.
         grouping: what label and attribute are.
+        folder: of a site's own data, or None.
+
+    Raises:
+        ValueError: the site's groups are missing, or are none of its images'.
     """
 
-    def __init__(self, images: ImageDataset, grouping: Grouping) -> None:
+    def __init__(self, images: ImageDataset, grouping: Grouping, folder: Path | None = None) -> None:
         labels = np.asarray(images.target)
         super().__init__(
             images.feats,
-            s_attr=np.stack([_binary(labels, grouping.positive), _attribute(images, grouping)], axis=1),
+            s_attr=np.stack([_binary(labels, grouping.positive), _attribute(images, grouping, folder)], axis=1),
             target=labels,
             sensitive_target=False,
             seed=images.seed,
@@ -70,14 +78,31 @@ def _binary(labels: NDArray[Any], positive: list[int] | None) -> NDArray[np.int6
     return labels.astype(np.int64) if positive is None else np.isin(labels, positive).astype(np.int64)
 
 
-def _attribute(images: ImageDataset, grouping: Grouping) -> NDArray[np.int64]:
-    """Tell the attribute of each image: its class, or whether it has much ink."""
+def _attribute(images: ImageDataset, grouping: Grouping, folder: Path | None) -> NDArray[np.int64]:
+    """Tell the attribute of each image: its class, whether it has much ink, or what its site says."""
+    if grouping.groups == "own":
+        return _own_groups(folder, len(images.feats))
     if grouping.groups == "class":
         return np.asarray(images.target).astype(np.int64)
     axes = tuple(range(1, images.feats.ndim))
     means = images.feats.mean(axis=axes) * (SCALE[1] if images.feats.dtype == np.uint8 else 1)
     found: NDArray[np.int64] = (means >= grouping.ink).astype(np.int64)
     return found
+
+
+def _own_groups(folder: Path | None, count: int) -> NDArray[np.int64]:
+    """Read the groups of `count` images from a site's own folder."""
+    if folder is None:
+        raise ValueError(f"images that the server deals have no groups of their own; a site's folder has {GROUP_FILE}")
+    try:
+        groups: NDArray[Any] = np.load(folder / GROUP_FILE, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as exc:
+        raise ValueError(f"{folder / GROUP_FILE} can't be read ({exc})") from exc
+    if groups.shape != (count,) or groups.dtype.kind not in "biu":
+        raise ValueError(
+            f"{folder / GROUP_FILE} holds {groups.dtype} of shape {groups.shape}, not whole numbers of shape ({count},)"
+        )
+    return groups.astype(np.int64)
 
 
 class _Right(MeanMetric, register=False):
@@ -111,7 +136,11 @@ class _Computer(FairnessMetricsComputer):
 
 
 def controller(
-    query: FairnessSetupQuery, manager: LocalTraining, images: ImageDataset, grouping: Grouping
+    query: FairnessSetupQuery,
+    manager: LocalTraining,
+    images: ImageDataset,
+    grouping: Grouping,
+    folder: Path | None = None,
 ) -> FairnessControllerClient:
     """Make the controller that the server asks for; it puts a dataset of its own kind into `manager`.
 
@@ -120,11 +149,12 @@ def controller(
         manager: trains on the images.
         images: this client's own.
         grouping: what a group is.
+        folder: of this client's own data, or None where it is dealt.
 
     Raises:
         KeyError, RuntimeError, TypeError, ValueError: it does not work with such groups.
     """
-    manager.train_data = GroupedImages(images, grouping)
+    manager.train_data = GroupedImages(images, grouping, folder)
     made = FairnessControllerClient.from_setup_query(query, manager)
     made.computer = _Computer(made.computer, grouping.positive)
     return made

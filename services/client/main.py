@@ -84,7 +84,9 @@ def run(options: ClientOptions) -> None:
 
         async def take_part() -> None:
             # a declearn client may only be made inside the event loop that it runs in
-            session = Session(endpoint, shard=own, deal=deal, server_grace=options.server_grace, keys=keys)
+            session = Session(
+                endpoint, shard=own, deal=deal, server_grace=options.server_grace, keys=keys, folder=options.own_data
+            )
             await until_stopped(session.async_run())
 
         asyncio.run(take_part())

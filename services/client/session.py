@@ -11,9 +11,11 @@ import asyncio
 import logging
 import zlib
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from declearn import messaging
+from declearn.communication.utils import MessageTypeException
 from declearn.main import FederatedClient
 from declearn.messaging import Message, SerializedMessage
 from declearn.secagg import messaging as secagg_messaging
@@ -50,6 +52,7 @@ class Session(FederatedClient):
         deal: loads the index set of (size, seat); used where `shard` is None.
         server_grace: seconds to keep trying to reach a server that was lost.
         keys: for secure aggregation, or None where this client does not take part in any.
+        folder: of this client's own data, where fairness finds the groups of its images; or None.
     """
 
     netwk: ClientEndpoint
@@ -63,6 +66,7 @@ class Session(FederatedClient):
         deal: Callable[[int, int], Shard] | None,
         server_grace: float = 120.0,
         keys: IdentityKeys | None = None,
+        folder: Path | None = None,
     ) -> None:
         # upstream wants its training set now; ours may only be known once the server has dealt it
         train, valid = (nothing(), None) if shard is None else datasets(shard, None)
@@ -74,6 +78,7 @@ class Session(FederatedClient):
         self._preloaded: asyncio.Task[None] | None = None
         self._seed: int | None = None
         self._keys = keys
+        self._folder = folder
         self._secagg: str | None = None
         self._grouping: Grouping | None = None
         self._init_request = b""
@@ -291,7 +296,7 @@ class Session(FederatedClient):
         if self._grouping is None:
             raise ValueError("the server did not tell what a group is")
         images = cast("ImageDataset", self.train_data)
-        self.fairness = controller(query, self._manager(), images, self._grouping)
+        self.fairness = controller(query, self._manager(), images, self._grouping, self._folder)
         await self.fairness.setup_fairness(relay, None)
 
     async def _measure_fairness(self, relay: NetworkClient, query: messaging.FairnessQuery) -> None:
@@ -308,7 +313,7 @@ class Session(FederatedClient):
             await self._work(lambda: asyncio.run(part(cast("NetworkClient", relay), query)), relay.close)
         except secagg.SetUpInterruptedError as exc:
             return await self.handle_message(exc.message)
-        except RuntimeError as exc:  # which declearn has told the server of
+        except (RuntimeError, MessageTypeException) as exc:  # which declearn has told the server of
             logger.warning("fairness: %s", exc)
         except (AssertionError, LookupError, TypeError, ValueError) as exc:
             logger.warning("fairness: %s", exc)

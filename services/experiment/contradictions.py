@@ -334,7 +334,7 @@ def _groups_suit_the_function(plan: Plan) -> Contradiction | None:
     if spec.algorithm is None:
         return None
     strict = spec.algorithm.name == "fairfed" and spec.algorithm.parameters.get("strict", True)
-    four = spec.positive is not None and spec.groups == "ink"
+    four = spec.positive is not None and spec.groups != "class"
     classes = _CLASSES.get(plan.data.dataset, math.inf)
     labels = 2 if spec.positive is not None else classes
     focus = spec.algorithm.parameters.get("target")
@@ -343,7 +343,7 @@ def _groups_suit_the_function(plan: Plan) -> Contradiction | None:
             ("algorithm", "positive"),
             (spec.algorithm.name == "fairbatch" or strict) and not four,
             f"{spec.algorithm.name}{' with strict true' if strict else ''} takes two labels and two attributes",
-            "set fairness.positive to the labels that count as 1, and fairness.groups to ink",
+            "set fairness.positive to the labels that count as 1, and fairness.groups to ink or own",
         ),
         (
             ("algorithm", "function"),
@@ -361,12 +361,12 @@ def _groups_suit_the_function(plan: Plan) -> Contradiction | None:
             ("groups", "function"),
             spec.groups == "class" and spec.function != "accuracy_parity",
             f"{spec.function} compares images of one label, which are of one class",
-            "set fairness.groups to ink",
+            "set fairness.groups to ink or own",
         ),
         (
             ("groups", "ink"),
-            spec.groups == "class" and _is_set(spec, "ink"),
-            "groups by class know no ink",
+            spec.groups != "ink" and _is_set(spec, "ink"),
+            f"groups by {spec.groups} know no ink",
             "leave out fairness.ink",
         ),
         (

@@ -164,7 +164,7 @@ class Fairness(Section):
         algorithm: declearn's controller, or null for none; `monitor` measures and changes nothing.
         function: what is to be equal between groups.
         target: label that `equality_of_opportunity` is about.
-        groups: attribute of an image: `ink`, whether it has much of it, or `class`, its label.
+        groups: attribute of an image: `ink`, whether it has much of it; `class`, its label; `own`, what its site says.
         ink: mean intensity from which an image has much ink; the default is MNIST's mean.
         positive: labels that count as 1, all others as 0, or null to keep labels apart.
     """
@@ -174,7 +174,7 @@ class Fairness(Section):
         "accuracy_parity"
     )
     target: Label = 1
-    groups: Literal["ink", "class"] = "ink"
+    groups: Literal["ink", "class", "own"] = "ink"
     ink: Annotated[Number, Field(gt=0, lt=1)] = 0.13
     positive: Annotated[tuple[Label, ...], Field(min_length=1)] | None = None
 

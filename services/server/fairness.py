@@ -18,6 +18,7 @@ from typing import Any, cast
 import numpy as np
 from declearn.aggregator import Aggregator
 from declearn.communication.api import NetworkServer
+from declearn.communication.utils import ErrorMessageException, MessageTypeException
 from declearn.fairness.api import FairnessControllerServer
 from declearn.fairness.fairbatch import FairbatchControllerServer
 from declearn.fairness.fairgrad import FairgradControllerServer
@@ -32,6 +33,9 @@ from services.transport.server import ServerEndpoint
 
 SET_UP_TIMEOUT = 120.0
 """Seconds all participants have to sort their images into groups and agree on these."""
+
+_REPORTED = (ErrorMessageException, MessageTypeException)
+"""What declearn raises where a client sends an error, or what is not due."""
 
 logger = logging.getLogger("fed.server")
 
@@ -193,7 +197,7 @@ class GroupFairness:
             failed.append(f"no answer in time from {', '.join(sorted(exchange.owing)) or 'a client'}")
         except ClientGoneError as exc:
             failed.append(str(exc))
-        except (ArithmeticError, AssertionError, KeyError, RuntimeError, TypeError, ValueError) as exc:
+        except (*_REPORTED, ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as exc:
             failed.append(next(iter(exchange.errors.values()), " ".join(str(exc).split()) or type(exc).__name__))
         if failed:
             exchange.write_off()

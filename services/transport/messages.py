@@ -75,7 +75,7 @@ class Grouping(Message):
     """Both ways: what the groups are between which fairness is measured; the client answers with the same.
 
     Fields:
-        groups: what the second part of a group is: `ink` or `class`; the first is the label.
+        groups: what the second part of a group is: `ink`, `class` or `own`; the first is the label.
         ink: mean intensity from which an image has much ink, in [0, 1].
         positive: labels that count as 1, all others as 0; None leaves labels as they are.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from declearn.optimizer import Optimizer
 from numpy.typing import NDArray
 
 from services.client.dataset import SCALE, ImageDataset
-from services.client.fairness import GroupedImages, controller
+from services.client.fairness import GROUP_FILE, GroupedImages, controller
 from services.client.training import CompiledModel, LocalTraining
 from services.experiment import Plan
 from services.server.model import build_model
@@ -57,6 +58,33 @@ def test_each_image_is_in_the_group_of_its_label_and_attribute(grouping: Groupin
         (batch,) = list(found)
         np.testing.assert_array_equal(batch[0], SCALE[IMAGES[mask]])
         np.testing.assert_array_equal(batch[1], LABELS[mask])
+
+
+def test_a_site_may_have_groups_of_its_own(tmp_path: Path) -> None:
+    """What train_group.npy says of each image is its attribute."""
+    groups = np.arange(80) % 3
+    np.save(tmp_path / GROUP_FILE, groups)
+    data = GroupedImages(images(), Grouping("own", 0.4, [0]), tmp_path)
+    assert list(data.sensitive) == [(int(label == 0), int(group)) for label, group in zip(LABELS, groups, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, r"train_group.npy can't be read \(.*No such file or directory"),
+        (b"no array", r"train_group.npy can't be read"),
+        (np.arange(79), r"train_group.npy holds int64 of shape \(79,\), not whole numbers of shape \(80,\)"),
+        (np.ones(80), r"train_group.npy holds float64 of shape \(80,\), not whole numbers of shape \(80,\)"),
+    ],
+)
+def test_groups_that_are_none_are_refused(tmp_path: Path, content: Any, reason: str) -> None:
+    """A file that is missing, damaged, of another length or of fractions is named with what was wanted."""
+    if isinstance(content, bytes):
+        (tmp_path / GROUP_FILE).write_bytes(content)
+    elif content is not None:
+        np.save(tmp_path / GROUP_FILE, content)
+    with pytest.raises(ValueError, match=reason):
+        GroupedImages(images(), Grouping("own", 0.4, None), tmp_path)
 
 
 def test_weights_of_groups_go_with_their_images() -> None:

@@ -237,14 +237,14 @@ CASES: list[tuple[str, str]] = [
         "{fairness: {algorithm: fairbatch, function: equalized_odds}}",
         (
             "fairness.algorithm and fairness.positive contradict each other: fairbatch takes two labels and two "
-            "attributes; set fairness.positive to the labels that count as 1, and fairness.groups to ink"
+            "attributes; set fairness.positive to the labels that count as 1, and fairness.groups to ink or own"
         ),
     ),
     (
         "{fairness: {algorithm: fairfed, positive: [1], groups: class}}",
         (
             "fairness.algorithm and fairness.positive contradict each other: fairfed with strict true takes two labels "
-            "and two attributes; set fairness.positive to the labels that count as 1, and fairness.groups to ink"
+            "and two attributes; set fairness.positive to the labels that count as 1, and fairness.groups to ink or own"
         ),
     ),
     (
@@ -266,7 +266,7 @@ CASES: list[tuple[str, str]] = [
         "{fairness: {algorithm: monitor, function: equalized_odds, groups: class}}",
         (
             "fairness.groups and fairness.function contradict each other: equalized_odds compares images of one label, "
-            "which are of one class; set fairness.groups to ink"
+            "which are of one class; set fairness.groups to ink or own"
         ),
     ),
     (

@@ -74,6 +74,12 @@ def test_an_empty_file_is_the_default_experiment(tmp_path: Path, text: str) -> N
     assert read(tmp_path, text) == Plan()
 
 
+def test_gma_is_short_for_gradient_masked_averaging(tmp_path: Path) -> None:
+    """The name that people use for the aggregator will do, with parameters or without."""
+    for text in ("aggregator: gma", "aggregator: {gma: {threshold: 0.5}}", "aggregator: {name: gma}"):
+        assert read(tmp_path, text).aggregator.name == "gradient-masked-averaging"
+
+
 def test_a_plug_in_has_three_spellings(tmp_path: Path) -> None:
     """A plug-in may be a name, a name with its parameters below it, or both as keys."""
     plan = read(

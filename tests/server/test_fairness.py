@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import numpy as np
 import pytest
 
 from services.errors import TrainingError
+from services.init import folders
 from services.paths import Paths
 from tests.federation import Federation, plan, run
 
@@ -138,3 +140,29 @@ def test_clients_that_can_t_be_grouped_end_the_run_with_the_reason(small: Paths)
 
     run(scene())
     assert federation.summary["rounds"] == 0
+
+
+def test_sites_tell_the_groups_of_their_own_images(small: Paths) -> None:
+    """Sites with train_group.npy take part by it; one without is refused with the reason, and the others go on."""
+    folders.write_folders(small.raw, small.root / "own", 3, "iid", 1)
+    own = [small.root / "own" / "mnist_iid" / f"client_{number}" for number in range(3)]
+    for folder in own[:2]:
+        count = len(np.load(folder / "train_target.npy"))
+        np.save(folder / "train_group.npy", np.arange(count) % 2)
+    fairness = {"algorithm": "monitor", "groups": "own", "positive": [1, 2]}
+    federation = Federation(small, plan(fairness=fairness), clients=3)
+
+    async def scene() -> None:
+        async with federation.server() as (_, server):
+            clients = [federation.client(number, own_data=folder) for number, folder in enumerate(own)]
+            await server
+            await asyncio.gather(*clients, return_exceptions=True)
+
+    run(scene())
+    assert federation.summary["status"] == "completed"
+    assert [row["clients"] for row in federation.table("history.csv")] == ["2", "2"]
+    (refused,) = [row for row in federation.table("events.csv") if row["event"] == "refused"]
+    assert refused["client"] == "client_2"
+    assert "train_group.npy can't be read" in refused["detail"]
+    accuracies = [name for name in measures(federation)["2"] if name.startswith("fairness.accuracy.")]
+    assert accuracies == [f"fairness.accuracy.{label}.{group}" for label in (0, 1) for group in (0, 1)]
