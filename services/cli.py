@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from services import __version__, experiment, logs, settings
+from services import __version__, experiment, logs, settings, source
 from services.errors import FedError, StoppedError, UsageError
 from services.paths import CA_CERTIFICATE, SERVER_CERTIFICATE, SERVER_KEY, Paths
 
@@ -219,6 +219,7 @@ def _server(options: argparse.Namespace, env: settings.Settings) -> None:
             test=paths.test,
             denylist=env.root / env.denylist,
             results=paths.results,
+            models=env.models,
             liveness_timeout=env.liveness_timeout,
             fresh=options.fresh or env.fresh,
         ),
@@ -252,9 +253,15 @@ def _demo(options: argparse.Namespace, env: settings.Settings) -> None:
 
     clients = env.clients if options.clients is None else options.clients
     settings.check_clients(clients, env.max_clients)
-    demo.run(_plan(options, env), clients, Paths(env.root, env.data))
+    demo.run(_plan(options, env), clients, Paths(env.root, env.data), env.models)
 
 
 def _check(options: argparse.Namespace, env: settings.Settings) -> None:
     plan = experiment.load(options.file or env.experiment, scheme=env.scheme, seed=env.seed, rounds=env.rounds)
+    if plan.model.module is not None:
+        if env.models.is_dir():
+            source.read(plan.model.module, env.models)
+        else:
+            note = f"model.module {plan.model.module} is not looked at: there is no folder {env.models} (MODELS)"
+            print(f"fed check: note: {note}", file=sys.stderr)
     sys.stdout.write(experiment.dump(plan))

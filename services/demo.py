@@ -35,8 +35,14 @@ class DemoError(FedError):
         self.exit_code = code if code > 0 else FedError.exit_code
 
 
-def run(plan: experiment.Plan, clients: int, paths: Paths) -> None:
+def run(plan: experiment.Plan, clients: int, paths: Paths, models: Path) -> None:
     """Train `plan` with `clients` client processes and one server process.
+
+    Args:
+        plan: what to train.
+        clients: number of client processes.
+        paths: of them `raw`, `data` and `results` count here.
+        models: folder of the file that `model.module` names.
 
     Raises:
         FedError: a process ended with an error; the exit code is that process's.
@@ -65,6 +71,7 @@ def run(plan: experiment.Plan, clients: int, paths: Paths) -> None:
             "HOST": "",
             "CLIENT_NAME": "",
             "DATA": "" if paths.data is None else str(paths.data.resolve()),
+            "MODELS": str(models.resolve()),
         }
         _federate(env, clients, Paths(root))
 

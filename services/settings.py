@@ -41,6 +41,7 @@ class Settings:
         client_name: identity a client claims, or None for the lowest free one.
         root: folder that holds `data/`, `certs/` and `results/`.
         data: folder that holds the data set, or None for the data set's own place.
+        models: folder that holds the files which `model.module` names.
     """
 
     clients: int = 3
@@ -61,6 +62,7 @@ class Settings:
     client_name: str | None = None
     root: Path = Path()
     data: Path | None = None
+    models: Path = Path("experiments")
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
@@ -92,6 +94,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         client_name=_text(env, "CLIENT_NAME"),
         root=Path(_text(env, "FED_ROOT") or default.root),
         data=None if (data := _text(env, "DATA")) is None else Path(data),
+        models=Path(_text(env, "MODELS") or default.models),
     )
     check_clients(settings.clients, settings.max_clients)
     return settings

@@ -22,6 +22,7 @@ from services.init import main as init
 from services.paths import CA_CERTIFICATE, SERVER_CERTIFICATE, SERVER_KEY, Paths, client_certificate, client_key
 from services.readers.folder import load_site
 from services.server.main import Run, ServerOptions, open_folder
+from services.source import read
 from services.transport import tls
 from services.transport.client import ClientEndpoint
 from services.transport.server import ServerEndpoint
@@ -94,6 +95,7 @@ class Federation:
             test=paths.test,
             denylist=paths.certs / "denylist",
             results=paths.results,
+            models=paths.root / "models",
         )
         self.endpoint: ServerEndpoint | None = None
 
@@ -102,9 +104,11 @@ class Federation:
         """Start the server; it is ended with the block."""
         context = tls.server_context(self.options.certificate, self.options.key, self.options.ca)
         self.endpoint = ServerEndpoint("localhost", 0, context)
-        folder, resumed = open_folder(self.plan, self.options.results, fresh=False)
+        module = self.plan.model.module
+        source = None if module is None else read(module, self.options.models)
+        folder, resumed = open_folder(self.plan, self.options.results, source, fresh=False)
         manifest = shards.read_manifest(self.options.test)
-        run = Run(self.plan, self.options, manifest, self.endpoint, folder, resumed=resumed)
+        run = Run(self.plan, self.options, manifest, self.endpoint, folder, source, resumed=resumed)
         task = asyncio.create_task(run.serve())
         while self.endpoint.port == 0 and not task.done():
             await asyncio.sleep(0.01)

@@ -292,6 +292,28 @@ def test_check_prints_a_plan_that_reads_back(here: Path, capfd: pytest.CaptureFi
     assert experiment.load(here / "printed.yml") == experiment.load(path)
 
 
+def test_check_looks_at_the_file_of_a_model(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The file that `model.module` names is read where its folder is there; where it isn't, that is said."""
+    (here / "own.yml").write_text("model: {module: own.py:build}", encoding="utf-8")
+    assert cli.main(["check", "own.yml"]) == 0
+    out, err = capfd.readouterr()
+    assert "module: own.py:build" in out
+    assert (
+        err == "fed check: note: model.module own.py:build is not looked at: there is no folder experiments (MODELS)\n"
+    )
+    (here / "models").mkdir()
+    monkeypatch.setenv("MODELS", "models")
+    assert cli.main(["check", "own.yml"]) == 2
+    assert capfd.readouterr().err.startswith(
+        "fed check: error: model.module is 'own.py:build', and models/own.py can't"
+    )
+    (here / "models" / "own.py").write_text("def build(image_shape, classes): ...", encoding="utf-8")
+    assert cli.main(["check", "own.yml"]) == 0
+    assert capfd.readouterr().err == ""
+
+
 def test_check_takes_file_and_overrides_from_the_environment(
     here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

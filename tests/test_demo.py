@@ -70,7 +70,7 @@ def test_processes_are_given_the_plan_and_one_another(paths: Paths, monkeypatch:
     stage = Stage({})
     monkeypatch.setattr(demo, "_start", stage)
     plan = Plan(seed=3, rounds=7)
-    demo.run(plan, 2, paths)
+    demo.run(plan, 2, paths, Path("models"))
     root = Path(stage.env["FED_ROOT"])
     certs = root / "certs"
     assert stage.words == [
@@ -88,6 +88,7 @@ def test_processes_are_given_the_plan_and_one_another(paths: Paths, monkeypatch:
         "PORT": stage.env["PORT"],
         "STATUS_PORT": "0",
         "DATA": "",
+        "MODELS": str(Path("models").resolve()),
         "SERVER_URI": f"wss://localhost:{stage.env['PORT']}",
         "SCHEME": "",
         "SEED": "",
@@ -104,7 +105,7 @@ def test_a_plan_that_cannot_be_dealt_ends_with_inits_code(
 ) -> None:
     """Scheme labels has no class for an eleventh client: the real init refuses, and only empty results are left."""
     with pytest.raises(DemoError) as caught:
-        demo.run(Plan.model_validate({"data": {"scheme": "labels"}}), 11, paths)
+        demo.run(Plan.model_validate({"data": {"scheme": "labels"}}), 11, paths, Path("models"))
     assert str(caught.value) == "init ended with code 2; see the lines of init above"
     assert caught.value.exit_code == 2
     assert capfd.readouterr().err == (
@@ -124,7 +125,7 @@ def test_the_code_of_who_failed_is_the_demos(
     stage = Stage({role: end})
     monkeypatch.setattr(demo, "_start", stage)
     with pytest.raises(DemoError) as caught:
-        demo.run(Plan(), 2, paths)
+        demo.run(Plan(), 2, paths, Path("models"))
     found = code if code != 1 else -signal.SIGKILL
     assert str(caught.value) == f"{role} ended with code {found}; see the lines of {role} above"
     assert caught.value.exit_code == code
@@ -139,7 +140,7 @@ def test_a_client_that_outlives_the_server_is_ended(
     monkeypatch.setattr(demo, "_start", stage)
     monkeypatch.setattr(demo, "CLIENT_PATIENCE", 0.01)
     with caplog.at_level(logging.WARNING):
-        demo.run(Plan(), 1, paths)
+        demo.run(Plan(), 1, paths, Path("models"))
     assert caplog.messages == ["a client did not end with the server; it is ended now"]
     assert stage.codes == [("init", 0), ("server", 0), ("client", -signal.SIGTERM)]
 
@@ -168,7 +169,7 @@ def test_a_signal_ends_everybody(
     stage = Stage({"server": SLEEP, "client": SLEEP, position: STOP.format(number=int(number))})
     monkeypatch.setattr(demo, "_start", stage)
     with pytest.raises(StoppedError) as caught:
-        demo.run(Plan(), 2, paths)
+        demo.run(Plan(), 2, paths, Path("models"))
     assert str(caught.value) == f"stopped by {number.name}"
     ended = [("init", 0), ("server", -signal.SIGTERM), ("client", -signal.SIGTERM)]
     assert stage.codes == [*ended[:position], ("init" if position == 0 else "client", 3)]

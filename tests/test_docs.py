@@ -19,8 +19,9 @@ from services.experiment.methods import CriterionPlugin, FairnessPlugin, MetricP
 from services.experiment.plugins import AGGREGATORS, MODULES, REGULARIZERS, SCHEDULERS, Plugin
 from services.server import checkpoint
 from services.server.main import Run
-from services.server.results import CLIENT_COLUMNS, EVENT_COLUMNS, HISTORY_COLUMNS, LOCK
+from services.server.results import CLIENT_COLUMNS, EVENT_COLUMNS, HISTORY_COLUMNS, LOCK, MODEL_SOURCE
 from services.server.status import StatusServer
+from tests.server.test_model import COUNTS
 from tests.support import REPOSITORY
 
 PAGES = sorted((REPOSITORY / "docs").glob("*.md"))
@@ -125,7 +126,7 @@ def test_every_fact_of_the_summary_is_documented() -> None:
     text = section(OPERATING, "Results").split("`summary.json`:")[1].split("\n\n")[0]
     written = set(re.findall(r'^ +"(\w+)":', inspect.getsource(Run._write_summary), re.MULTILINE))
     states = {"running", "completed", "stopped", "failed"}
-    assert set(words(text)) - {"model.keras", "null"} == written | states
+    assert set(words(text)) - {"model.keras", "model.module", "null"} == written | states
 
 
 def test_every_file_of_a_run_is_documented() -> None:
@@ -134,7 +135,8 @@ def test_every_file_of_a_run_is_documented() -> None:
     source = "".join((folder / name).read_text(encoding="utf-8") for name in ("main.py", "results.py"))
     written = set(re.findall(r'(?:write\(|/ )"(\w+\.\w+)"', source))
     table = section(OPERATING, "Results").split("`summary.json`:")[0]
-    assert {words(cells[0])[0] for cells in rows(table)} == written | {str(checkpoint.FILE), LOCK, distribution.FILE}
+    named = {str(checkpoint.FILE), LOCK, MODEL_SOURCE, distribution.FILE}
+    assert {words(cells[0])[0] for cells in rows(table)} == written | named
 
 
 def test_every_path_of_the_status_page_is_documented() -> None:
@@ -176,7 +178,7 @@ def test_every_choice_is_documented() -> None:
     sections = schema["$defs"]
     assert ranges["data.scheme"] == sections["Data"]["properties"]["scheme"]["enum"]
     assert ranges["data.dataset"] == sections["Data"]["properties"]["dataset"]["enum"]
-    assert ranges["model.preset"] == sections["Model"]["properties"]["preset"]["enum"]
+    assert ranges["model.preset"] == sections["Model"]["properties"]["preset"]["anyOf"][0]["enum"]
     lists = section(EXTENDING, "Plug-ins").split("```")[2]
     titles = ("Aggregators", "Aggregator"), ("Regularizers", "Regularizer"), ("Modules", "Module")
     for title, kind in (*titles, ("Schedulers", "Scheduler")):
@@ -197,6 +199,12 @@ def test_every_parameter_of_a_plug_in_is_documented() -> None:
         for name, parameters in tables.items()
         if parameters.model_fields
     }
+
+
+def test_every_preset_is_described() -> None:
+    """The table of presets has a row for each, with the number of parameters that tests hold it to."""
+    table = {words(cells[0])[0]: int(cells[1].replace(",", "")) for cells in rows(section(EXTENDING, "Models"))}
+    assert table == COUNTS
 
 
 OPTIONAL = {"train.steps": int, "early_stop.patience": int, "robust.max_update_norm": float}

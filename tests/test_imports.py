@@ -18,6 +18,7 @@ RANKS = {
     "settings": 1,
     "experiment": 1,
     "paths": 1,
+    "source": 1,
     "logs": 1,
     "signals": 1,
     "shards": 2,

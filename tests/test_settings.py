@@ -42,6 +42,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
         ("CONNECT_TIMEOUT", "3", {"connect_timeout": 3}),
         ("DENYLIST", "deny", {"denylist": Path("deny")}),
         ("CLIENT_NAME", "client_9", {"client_name": "client_9"}),
+        ("MODELS", "models", {"models": Path("models")}),
         ("FED_ROOT", "/fed", {"root": Path("/fed")}),
     ],
 )

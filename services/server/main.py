@@ -23,10 +23,11 @@ from services.errors import (
 )
 from services.experiment import Plan
 from services.server import checkpoint
-from services.server.results import LATEST, RunFolder, versions
+from services.server.results import LATEST, MODEL_SOURCE, RunFolder, versions
 from services.server.status import StatusServer
 from services.server.trust import Trust
 from services.signals import until_stopped
+from services.source import Source, read
 from services.transport.server import FAREWELL_TIMEOUT, ServerEndpoint
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class ServerOptions:
         test: folder of the held-out test images.
         denylist: folder of the list of clients that may not take part.
         results: folder that receives the run's folder.
+        models: folder of the file that `model.module` names.
         liveness_timeout: seconds after which a silent client is taken for gone.
         fresh: begin a new run although an unfinished one is there.
     """
@@ -67,6 +69,7 @@ class ServerOptions:
     test: Path
     denylist: Path
     results: Path
+    models: Path = Path("experiments")
     liveness_timeout: float = 20.0
     fresh: bool = False
 
@@ -84,8 +87,9 @@ def run(plan: Plan, options: ServerOptions) -> None:
             "no more clients than that",
             "lower CLIENTS, or raise MAX_CLIENTS and run `fed init` again",
         )
+    source = None if plan.model.module is None else read(plan.model.module, options.models)
     trust = Trust(options.certificate, options.key, options.ca, options.denylist)
-    folder, resumed = open_folder(plan, options.results, fresh=options.fresh)
+    folder, resumed = open_folder(plan, options.results, source, fresh=options.fresh)
     logs.to_file(folder.path / "server.log")
 
     async def serve() -> None:
@@ -98,7 +102,7 @@ def run(plan: Plan, options: ServerOptions) -> None:
         )
         watch = asyncio.create_task(trust.watch(endpoint.enforce_denials))
         try:
-            await until_stopped(Run(plan, options, manifest, endpoint, folder, resumed=resumed).serve())
+            await until_stopped(Run(plan, options, manifest, endpoint, folder, source, resumed=resumed).serve())
         finally:
             watch.cancel()
 
@@ -108,19 +112,26 @@ def run(plan: Plan, options: ServerOptions) -> None:
         folder.close()
 
 
-def open_folder(plan: Plan, results: Path, *, fresh: bool) -> tuple[RunFolder, bool]:
+def open_folder(plan: Plan, results: Path, source: Source | None = None, *, fresh: bool) -> tuple[RunFolder, bool]:
     """Open the folder of the newest run when it is unfinished, else make a new one.
+
+    Args:
+        plan: what is asked now.
+        results: the folder of all runs.
+        source: the file that `model.module` names, as it is now.
+        fresh: make a new one in any case.
 
     Returns:
         The folder, and whether its run is to be resumed.
 
     Raises:
-        ConflictError: the unfinished run is one of another plan.
+        ConflictError: the unfinished run is one of another plan, or of another file that builds its model.
         StorageError: the folder can't be written.
     """
     latest = results / LATEST
     try:
-        status = json.loads((latest / "summary.json").read_text(encoding="utf-8"))["status"]
+        summary = json.loads((latest / "summary.json").read_text(encoding="utf-8"))
+        status, kept_sha256 = summary["status"], summary.get("model_sha256")
     except (OSError, ValueError, KeyError, TypeError):
         return RunFolder.create(results), False
     if fresh or status not in UNFINISHED or not (latest / checkpoint.FILE).exists():
@@ -134,6 +145,13 @@ def open_folder(plan: Plan, results: Path, *, fresh: bool) -> tuple[RunFolder, b
             f"{differences[0][1]} as asked now"
             + (f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""),
             f"finish it with its own plan ({path.parent.name}/{path.name}/experiment.yml),"
+            " or begin anew with FRESH=1 (`fed server --fresh`)",
+        )
+    if source is not None and source.sha256 != kept_sha256:
+        raise ConflictError(
+            f"run {path.name} is unfinished and was begun with another {source.path.name}",
+            "the same file: one that has changed is another experiment",
+            f"put back that file ({path.parent.name}/{path.name}/{MODEL_SOURCE}),"
             " or begin anew with FRESH=1 (`fed server --fresh`)",
         )
     try:
@@ -153,10 +171,12 @@ class Run:
         manifest: shards.Manifest,
         endpoint: ServerEndpoint,
         folder: RunFolder,
+        source: Source | None = None,
         *,
         resumed: bool = False,
     ) -> None:
         self.plan = plan
+        self.source = source
         self.options = options
         self.manifest = manifest
         self.endpoint = endpoint
@@ -168,7 +188,7 @@ class Run:
     async def serve(self) -> None:
         """Listen, gather clients while TensorFlow is imported, train, and write results whatever happens."""
         if not self.resumed:
-            self.folder.write_plan(self.plan)
+            self.folder.write_plan(self.plan, self.source)
             self._write_summary("running", "")
             self.folder.publish()
         try:
@@ -295,7 +315,7 @@ class Run:
         federation = Federation(
             self.plan,
             self.endpoint,
-            build_model(self.plan, self.manifest.image_shape, len(self.manifest.classes)),
+            build_model(self.plan, self.manifest.image_shape, len(self.manifest.classes), self.source),
             build_optim(self.plan),
             HeldOut(images, labels, len(self.manifest.classes)),
             self.manifest.sizes,
@@ -352,6 +372,7 @@ class Run:
                 "seed": self.plan.seed,
                 "dataset": self.manifest.dataset,
                 "data_sha256": self.manifest.data_sha256,
+                "model_sha256": None if self.source is None else self.source.sha256,
                 "model_round": None if self.federation is None else self.federation.best_round,
                 "test_accuracy": None if score is None else score.accuracy,
                 "test_loss": None if score is None else score.loss,

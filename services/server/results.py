@@ -26,9 +26,11 @@ import numpy as np
 from services import __version__, experiment
 from services.errors import StorageError
 from services.paths import sweep, write_atomic
+from services.source import Source
 
 LATEST = "latest"
 LOCK = ".lock"
+MODEL_SOURCE = "model.py"
 PACKAGES = ("declearn", "tensorflow-cpu", "tensorflow", "keras", "websockets", "cryptography", "numpy")
 
 logger = logging.getLogger("fed.server")
@@ -201,9 +203,11 @@ class RunFolder:
         """Write one file of the run."""
         write_atomic(self.path / name, content)
 
-    def write_plan(self, plan: experiment.Plan) -> None:
-        """Write the resolved experiment, so that the run can be repeated from its folder alone."""
+    def write_plan(self, plan: experiment.Plan, source: Source | None) -> None:
+        """Write the resolved experiment, and the file that builds its model, so that the run can be repeated."""
         self.write("experiment.yml", experiment.dump(plan))
+        if source is not None:
+            self.write(MODEL_SOURCE, source.text)
 
     def add_round(self, round_: Round, clients: Sequence[ClientRound], measures: Sequence[Measure] = ()) -> None:
         """Add one round to the history; `keep` writes it."""

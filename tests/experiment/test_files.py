@@ -24,6 +24,7 @@ from tests.support import REPOSITORY
 FILES = sorted([REPOSITORY / "experiment.yml", *(REPOSITORY / "experiments").glob("*.yml")])
 
 DATA = "dataset, scheme, alpha, classes_per_client, valid_fraction, seed, test_fraction, label, shape, size, grayscale"
+PRESETS = "'cnn', 'cnn-strided', 'cnn-large', 'mlp' or 'logistic'"
 SCHEMES = "'iid', 'labels', 'biased', 'dirichlet' or 'shards'"
 KEYS = (
     "rounds, seed, deterministic, data, model, train, evaluate, optimizer, aggregator, sampling, metrics, early_stop,"
@@ -106,6 +107,12 @@ def test_a_plug_in_has_three_spellings(tmp_path: Path) -> None:
 def test_a_preset_has_two_spellings(tmp_path: Path) -> None:
     """A model may be the name of a preset, or a section with it."""
     assert read(tmp_path, "model: cnn") == read(tmp_path, "model: {preset: cnn}")
+
+
+def test_another_key_stands_in_place_of_the_preset(tmp_path: Path) -> None:
+    """A file that names a module has no preset, as it would be written out."""
+    plan = read(tmp_path, "model: {module: my_model.py:build}")
+    assert (plan.model.preset, plan.model.module) == (None, "my_model.py:build")
 
 
 @pytest.mark.parametrize(
@@ -217,7 +224,8 @@ def plans() -> st.SearchStrategy[Plan]:
                     "grayscale": st.booleans(),
                 },
             ),
-            "model": st.sampled_from(get_args(Preset)),
+            "model": st.sampled_from(get_args(Preset))
+            | st.sampled_from([{"module": "a.py:f"}, {"module": "a/b-1.py:g"}]),
             "train": section(
                 {},
                 optional={
@@ -338,6 +346,20 @@ def test_an_unknown_key_is_refused(tmp_path: Path, text: str, line: str) -> None
         ("optimizer.server.w_decay", "-1", "at least 0"),
         ("optimizer.client.modules", "adam", "a list"),
         ("optimizer.client.modules.0.parameters", "0", "a mapping of parameters"),
+        *(
+            ("model.module", value, "a file in the folder MODELS and a function in it, as my_model.py:build")
+            for value in (
+                "my_model.py",
+                "build",
+                "../a.py:f",
+                "/a.py:f",
+                "a.py:f()",
+                "a.txt:f",
+                "a//b.py:f",
+                "./a.py:f",
+            )
+        ),
+        ("model.module", "3", "a text"),
         ("federation.join_timeout", "0", "a number above 0"),
         ("federation.join_grace", "-1", "at least 0"),
     ],
@@ -377,8 +399,8 @@ def test_a_truth_value_is_no_number(tmp_path: Path, key: str, wanted: str, truth
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("model: cn", "e.yml: model.preset is 'cn'; wanted 'cnn' or 'cnn-strided'; did you mean 'cnn'?"),
-        ("model: vit", "e.yml: model.preset is 'vit'; wanted 'cnn' or 'cnn-strided'; correct model.preset"),
+        ("model: cn", f"e.yml: model.preset is 'cn'; wanted {PRESETS}; did you mean 'cnn'?"),
+        ("model: vit", f"e.yml: model.preset is 'vit'; wanted {PRESETS}; correct model.preset"),
         (
             "data: {scheme: label}",
             f"e.yml: data.scheme is 'label'; wanted {SCHEMES}; did you mean 'labels'?",
@@ -426,6 +448,13 @@ def test_an_unknown_name_is_refused(tmp_path: Path, text: str, line: str) -> Non
 @pytest.mark.parametrize(
     ("text", "line"),
     [
+        *(
+            (
+                f"model: {text}",
+                "e.yml: model is a mapping; wanted one of preset and module, and one alone; correct model",
+            )
+            for text in ("{preset: cnn, module: a.py:f}", "{preset: }")
+        ),
         (
             "optimizer: {client: {modules: [adam: {amsgrade: true}]}}",
             (

@@ -36,6 +36,15 @@ def test_a_missing_experiment_is_refused(machine: Machine) -> None:
     assert done.returncode == UsageError.exit_code
 
 
+def test_a_missing_folder_of_models_is_refused(machine: Machine) -> None:
+    """A missing folder of models ends the script with code 2."""
+    done = machine.run("up", MODELS="./nowhere")
+    assert done.stderr == (
+        "up: the folder of models ./nowhere is missing; change MODELS in .env or in the environment\n"
+    )
+    assert done.returncode == UsageError.exit_code
+
+
 def test_a_results_folder_that_cannot_be_made_is_refused(machine: Machine, tmp_path: Path) -> None:
     """A results folder in the place of a file ends the script with code 6."""
     taken = tmp_path / "taken"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import shutil
 from pathlib import Path
 
 import keras
@@ -59,6 +61,61 @@ def test_a_run_ends_with_everything_that_the_results_promise(small: Paths) -> No
         ("2", "client_0", "0", "2", "2"),
         ("2", "client_1", "1", "2", "2"),
     ]
+
+
+OWN = """
+import keras
+from keras import layers
+
+def build(image_shape, classes):
+    return keras.Sequential(
+        [layers.Input(image_shape), layers.Flatten(), layers.Dense(classes, activation="softmax")]
+    )
+"""
+
+
+def test_a_model_of_ones_own_is_trained_and_resumed_only_as_it_was(small: Paths) -> None:
+    """A file's network is trained by clients that have no code of it; a run goes on with that file alone."""
+    limits = {"join_grace": 0.2, "quorum_timeout": 0.1, "rejoin_grace": 0.1}
+    federation = Federation(small, plan(rounds=2, model={"module": "own.py:build"}, federation=limits))
+    federation.options.models.mkdir()
+    file = federation.options.models / "own.py"
+    file.write_text(OWN, encoding="utf-8")
+
+    async def scene() -> None:
+        async with federation.server() as (_, server):
+
+            async def leave(number: int) -> None:
+                if number == 2:
+                    raise asyncio.CancelledError
+
+            clients = [federation.client(number, before_round=leave) for number in range(2)]
+            with pytest.raises(QuorumError):
+                await server
+            await asyncio.wait(clients)
+        assert (federation.summary["status"], federation.summary["rounds"]) == ("stopped", 1)
+        run_id = federation.summary["run_id"]
+        file.write_text(OWN + "# a remark\n", encoding="utf-8")
+        with pytest.raises(ConflictError) as caught:
+            async with federation.server():
+                pass
+        assert str(caught.value) == (
+            f"run {run_id} is unfinished and was begun with another own.py; wanted the same file: one that has changed"
+            f" is another experiment; put back that file (results/{run_id}/model.py), or begin anew with FRESH=1"
+            " (`fed server --fresh`)"
+        )
+        shutil.copy(small.results / run_id / "model.py", file)
+        async with federation.server() as (_, server):
+            clients = [federation.client(number) for number in range(2)]
+            await server
+            await asyncio.gather(*clients)
+        assert federation.summary["run_id"] == run_id
+
+    run(scene())
+    summary = federation.summary
+    assert (summary["status"], summary["rounds"]) == ("completed", 2)
+    assert summary["model_sha256"] == hashlib.sha256(OWN.encode()).hexdigest()
+    assert keras.saving.load_model(small.results / "latest" / "model.keras").count_params() == 7850
 
 
 def test_more_clients_than_asked_for_are_all_dealt_in(small: Paths) -> None:

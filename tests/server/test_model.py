@@ -31,10 +31,14 @@ def weights(of: Plan) -> Weights:
 
 def test_every_preset_can_be_built() -> None:
     """The presets that a file may name are those there are layers for."""
-    assert set(model.PRESETS) == set(get_args(Preset))
+    assert set(model.PRESETS) == set(get_args(Preset)) == set(COUNTS)
 
 
-@pytest.mark.parametrize(("preset", "count"), [("cnn", 54_410), ("cnn-strided", 106_122)])
+COUNTS = {"cnn": 54_410, "cnn-strided": 106_122, "cnn-large": 218_490, "mlp": 199_210, "logistic": 7_850}
+"""Parameters of each preset."""
+
+
+@pytest.mark.parametrize(("preset", "count"), COUNTS.items())
 def test_a_preset_has_as_many_parameters_as_it_says(preset: str, count: int) -> None:
     """The number of parameters is the documented one, and all of them are trained."""
     network = build_model(plan(model=preset)).get_wrapped_model()

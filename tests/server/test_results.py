@@ -22,6 +22,7 @@ from services.experiment import Plan
 from services.server import results
 from services.server.model import build_model
 from services.server.results import ClientRound, Round, RunFolder
+from services.source import Source
 
 ROUND = Round(
     round=1,
@@ -226,11 +227,14 @@ def test_the_summary_is_json_whatever_a_figure_is(tmp_path: Path) -> None:
 
 
 def test_the_plan_in_the_folder_is_the_plan(tmp_path: Path) -> None:
-    """experiment.yml in a run's folder loads as the very plan that was run."""
+    """experiment.yml in a run's folder loads as the very plan that was run; model.py is the file of its model."""
     plan = Plan(rounds=7, seed=3)
     folder = RunFolder.create(tmp_path)
-    folder.write_plan(plan)
+    folder.write_plan(plan, None)
     assert experiment.load(folder.path / "experiment.yml") == plan
+    assert not (folder.path / "model.py").exists()
+    folder.write_plan(plan, Source(tmp_path / "own.py", "def build(): ...", "build"))
+    assert (folder.path / "model.py").read_text(encoding="utf-8") == "def build(): ..."
 
 
 @pytest.mark.filterwarnings("error:Skipping variable loading")
