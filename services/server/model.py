@@ -123,7 +123,7 @@ def build_model(
     except ValueError as exc:
         raise ExperimentError(
             f"model {name} can't take images of shape {image_shape} ({str(exc).splitlines()[0]})",
-            "larger images, or another model",
+            "larger images, or another model" if len(input_shape) > 1 else "model mlp or logistic, which take vectors",
             "correct model in the experiment file",
         ) from exc
     return TensorflowModel(network, loss=LOSS)

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 
+from services.errors import ExperimentError
 from services.experiment import Plan
 from services.experiment.algorithm import Aggregator, Module, Regularizer
 from services.experiment.model import Preset
@@ -59,6 +60,32 @@ def test_the_cnn_is_that_of_the_example() -> None:
     assert isinstance(flatten, keras.layers.Flatten)
     assert isinstance(dense, keras.layers.Dense)
     assert (dense.units, conv.activation.__name__, dense.activation.__name__) == (10, "relu", "softmax")
+
+
+@pytest.mark.parametrize("preset", model.PRESETS)
+def test_features_become_probabilities_or_are_refused(preset: str) -> None:
+    """Networks of dense layers take vectors of features; those of convolutions say which do."""
+    if preset in {"mlp", "logistic"}:
+        network = build_model(plan(model=preset), (12,), 3).get_wrapped_model()
+        assert (network.input_shape, network.output_shape) == ((None, 12), (None, 3))
+        return
+    with pytest.raises(ExperimentError) as caught:
+        build_model(plan(model=preset), (12,), 3)
+    assert caught.value.found.startswith(f"model {preset} can't take images of shape (12,)")
+    assert caught.value.wanted == "model mlp or logistic, which take vectors"
+
+
+@pytest.mark.parametrize("preset", model.PRESETS)
+def test_images_that_are_too_small_are_refused(preset: str) -> None:
+    """A network takes images of any size down to one that its layers leave nothing of, and then says so in one line."""
+    if preset in {"mlp", "logistic"}:
+        assert build_model(plan(model=preset), (1, 1, 3), 2).get_wrapped_model().input_shape == (None, 1, 1, 3)
+        return
+    build_model(plan(model=preset), (8, 8, 3), 2)
+    with pytest.raises(ExperimentError) as caught:
+        build_model(plan(model=preset), (1, 1, 3), 2)
+    assert caught.value.wanted == "larger images, or another model"
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("preset", model.PRESETS)
