@@ -7,10 +7,11 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from services import __version__, experiment, logs, settings, source
 from services.errors import FedError, StoppedError, UsageError
+from services.experiment import overrides
 from services.paths import CA_CERTIFICATE, SERVER_CERTIFICATE, SERVER_KEY, Paths
 
 DEFAULTS = settings.Settings()
@@ -148,7 +149,17 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--rounds", type=int, help="rounds in place of the experiment's")
 
     check = add("check", _check, "Check an experiment file and print the resolved plan.")
-    check.add_argument("file", type=Path, nargs="?", help=f"experiment file (default: {DEFAULTS.experiment})")
+    check.add_argument(
+        "experiment", type=Path, nargs="?", metavar="FILE", help=f"experiment file (default: {DEFAULTS.experiment})"
+    )
+    for changeable in (init, server, demo, check):
+        changeable.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="value in place of the experiment's, in YAML, as optimizer.client.lrate=0.01; repeatable",
+        )
     return parser
 
 
@@ -158,15 +169,25 @@ def _split_flags(parser: argparse.ArgumentParser, scheme: str | None) -> None:
 
 
 def _plan(options: argparse.Namespace, env: settings.Settings) -> experiment.Plan:
-    def first(*values: Any) -> Any:
-        return next((value for value in values if value is not None), None)
+    """Read the experiment file and what stands in place of its values: the environment's, then the command line's."""
+    path = next(p for p in (getattr(options, "experiment", None), env.experiment) if p is not None)
+    return experiment.load(path, _overrides(options, env))
 
-    return experiment.load(
-        first(getattr(options, "experiment", None), env.experiment),
-        scheme=first(getattr(options, "scheme", None), env.scheme),
-        seed=first(getattr(options, "seed", None), env.seed),
-        rounds=first(getattr(options, "rounds", None), env.rounds),
-    )
+
+_KEYS = {"scheme": "data.scheme", "seed": "seed", "rounds": "rounds"}
+"""Keys of the file that have a flag and a variable of their own."""
+
+
+def _overrides(options: argparse.Namespace, env: settings.Settings) -> list[experiment.Override]:
+    """List what stands in place of the file's values, the weakest first."""
+    variables = [(key, getattr(env, name), name.upper()) for name, key in _KEYS.items()]
+    flags = [(key, getattr(options, name, None), f"--{name}") for name, key in _KEYS.items()]
+    return [
+        *(overrides.Override.of(key, value, f"{name}={value}") for key, value, name in variables if value is not None),
+        *(overrides.read(text, "SET") for text in overrides.split(env.set or "", " \t\r\n")),
+        *(overrides.Override.of(key, value, f"{name} {value}") for key, value, name in flags if value is not None),
+        *(overrides.read(text, "--set") for text in options.set),
+    ]
 
 
 def _init(options: argparse.Namespace, env: settings.Settings) -> None:
@@ -257,7 +278,7 @@ def _demo(options: argparse.Namespace, env: settings.Settings) -> None:
 
 
 def _check(options: argparse.Namespace, env: settings.Settings) -> None:
-    plan = experiment.load(options.file or env.experiment, scheme=env.scheme, seed=env.seed, rounds=env.rounds)
+    plan = _plan(options, env)
     if plan.model.module is not None:
         if env.models.is_dir():
             source.read(plan.model.module, env.models)

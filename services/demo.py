@@ -68,6 +68,7 @@ def run(plan: experiment.Plan, clients: int, paths: Paths, models: Path) -> None
             "SCHEME": "",
             "SEED": "",
             "ROUNDS": "",
+            "SET": "",
             "HOST": "",
             "CLIENT_NAME": "",
             "DATA": "" if paths.data is None else str(paths.data.resolve()),

@@ -1,6 +1,7 @@
 """The environment (and so `.env`) as frozen settings; the only reader of `os.environ`.
 
-Precedence, strongest first: a flag of `fed`, an environment variable, the experiment file, the default.
+Precedence, strongest first: a flag of `fed`, an environment variable, the experiment file, the default; and for what is
+in the file: `--set`, the flag of that key, `SET`, the variable of that key, the file, the default.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class Settings:
         scheme: split scheme in place of the experiment's, or None.
         seed: seed in place of the experiment's, or None.
         rounds: number of rounds in place of the experiment's, or None.
+        set: values in place of the experiment's, as `key=value` between blanks, or None.
         host: address the server listens on.
         port: TCP port of the websocket endpoint.
         status_port: TCP port of the status page; 0 turns it off.
@@ -50,6 +52,7 @@ class Settings:
     scheme: str | None = None
     seed: int | None = None
     rounds: int | None = None
+    set: str | None = None
     host: str = "localhost"
     port: int = 8765
     status_port: int = 8000
@@ -82,6 +85,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         scheme=_text(env, "SCHEME"),
         seed=_integer(env, "SEED", 0, 2**32 - 1),
         rounds=_integer(env, "ROUNDS", 1, None),
+        set=_text(env, "SET"),
         host=_text(env, "HOST") or default.host,
         port=_or(port, default.port),
         status_port=_or(_integer(env, "STATUS_PORT", 0, 65535), default.status_port),

@@ -460,7 +460,7 @@ def test_a_container_is_told_by_its_environment(
 def test_a_flag_wins_over_the_environment_and_that_over_the_file(
     server: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rounds: the flag, else ROUNDS, else what the experiment file says."""
+    """Rounds: `--set`, else the flag, else SET, else ROUNDS, else what the experiment file says."""
     assert cli.main(["server"]) == 0
     assert server.args[0].rounds == 2
     monkeypatch.setenv("ROUNDS", "3")
@@ -469,6 +469,13 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_file(
     assert (server.args[0].rounds, server.args[1].port) == (3, 9000)
     assert cli.main(["server", "--rounds", "4", "--port", "9001"]) == 0
     assert (server.args[0].rounds, server.args[1].port) == (4, 9001)
+    monkeypatch.setenv("SET", "rounds=5 train.epochs=2")
+    assert cli.main(["server"]) == 0
+    assert (server.args[0].rounds, server.args[0].train.epochs) == (5, 2)
+    assert cli.main(["server", "--rounds", "4"]) == 0
+    assert (server.args[0].rounds, server.args[0].train.epochs) == (4, 2)
+    assert cli.main(["server", "--rounds", "4", "--set", "rounds=6", "--set", "train.epochs=3"]) == 0
+    assert (server.args[0].rounds, server.args[0].train.epochs) == (6, 3)
 
 
 def test_demo_takes_what_run_demo_takes(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,6 +93,7 @@ def test_processes_are_given_the_plan_and_one_another(paths: Paths, monkeypatch:
         "SCHEME": "",
         "SEED": "",
         "ROUNDS": "",
+        "SET": "",
         "HOST": "",
         "CLIENT_NAME": "",
     }

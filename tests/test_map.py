@@ -18,6 +18,7 @@ ELSEWHERE = {
     "experiment/data.py": "tests/experiment/test_files.py: a section is tested as a part of a file",
     "experiment/mistakes.py": "tests/experiment/test_files.py: a mistake is one in a file",
     "experiment/model.py": "tests/experiment/test_files.py: a section is tested as a part of a file",
+    "experiment/notation.py": "tests/experiment/test_files.py: YAML is what a file is in",
     "experiment/plan.py": "tests/experiment/test_files.py: a section is tested as a part of a file",
     "transport/client.py": "tests/transport/test_endpoints.py: both ends meet there",
     "transport/server.py": "tests/transport/test_endpoints.py: both ends meet there",
@@ -33,6 +34,7 @@ ELSEWHERE = {
 """Source files that are tested in a file of another name, and why."""
 
 BESIDE = {
+    "experiment/test_broken.py": "files of all kinds of mistakes, through the command",
     "test_docs.py": "the pages in docs/",
     "test_imports.py": "the rule of imports",
     "test_map.py": "this",

@@ -35,6 +35,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
         ("SEED", "0", {"seed": 0}),
         ("SEED", " 7 ", {"seed": 7}),
         ("ROUNDS", "9", {"rounds": 9}),
+        ("SET", "rounds=9 seed=1", {"set": "rounds=9 seed=1"}),
         ("HOST", "192.0.2.1", {"host": "192.0.2.1"}),
         ("PORT", "9000", {"port": 9000, "server_uri": "wss://localhost:9000"}),
         ("STATUS_PORT", "0", {"status_port": 0}),

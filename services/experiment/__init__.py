@@ -6,6 +6,7 @@ The schema (`plan`, and a module for each of its larger sections) is a tree of p
 
 from services.experiment.data import SCHEMES, Data, Scheme
 from services.experiment.files import differences, dump, load
+from services.experiment.overrides import Override
 from services.experiment.plan import Plan
 
-__all__ = ["SCHEMES", "Data", "Plan", "Scheme", "differences", "dump", "load"]
+__all__ = ["SCHEMES", "Data", "Override", "Plan", "Scheme", "differences", "dump", "load"]

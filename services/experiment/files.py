@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,41 +12,30 @@ from pydantic import ValidationError
 from services.errors import ExperimentError
 from services.experiment.data import PARAMETERS, READING
 from services.experiment.mistakes import explain, kind
+from services.experiment.notation import parse, write
+from services.experiment.overrides import Override, apply
 from services.experiment.plan import Plan
 
 
-def load(
-    path: Path,
-    *,
-    scheme: str | None = None,
-    seed: int | None = None,
-    rounds: int | None = None,
-) -> Plan:
+def load(path: Path, overrides: Sequence[Override] = ()) -> Plan:
     """Read and check the experiment file at `path`.
 
     Args:
         path: a YAML file; an empty one is the default experiment.
-        scheme: in place of `data.scheme`.
-        seed: in place of `seed`.
-        rounds: in place of `rounds`.
+        overrides: values in place of the file's, the weakest first.
 
     Raises:
-        ExperimentError: the file is missing, no YAML, or has a key or value that can't be used.
+        ExperimentError: the file is missing, no YAML, or has a key or value that can't be used; or an override has.
     """
     content = _read(path)
-    overridden: dict[str, Any] = {"seed": seed, "rounds": rounds}
-    overridden = {key: value for key, value in overridden.items() if value is not None}
-    content |= overridden
-    if scheme is not None:
-        overridden["data.scheme"] = scheme
-        data = content.get("data", {})
-        if isinstance(data, dict):
-            others = [key for key, owner in PARAMETERS.items() if owner != scheme]  # of the file's scheme, if of any
-            content["data"] = {key: value for key, value in data.items() if key not in others} | {"scheme": scheme}
+    changed, misplaced = apply(content, overrides)
     try:
-        return Plan.model_validate(content)
+        plan = Plan.model_validate(changed)
     except ValidationError as exc:
-        raise explain(path, exc, overridden) from None
+        raise explain(path, exc, content, overrides) from None
+    if misplaced:
+        raise misplaced[0]
+    return plan
 
 
 def dump(plan: Plan) -> str:
@@ -54,15 +43,7 @@ def dump(plan: Plan) -> str:
     idle = {key for key, scheme in PARAMETERS.items() if plan.data.scheme != scheme}
     idle |= set() if plan.data.dataset == "own" else set(READING)
     content = plan.model_dump(mode="json", exclude={"data": idle})
-    return yaml.dump(content, Dumper=_Dumper, sort_keys=False)
-
-
-_SCIENTIFIC = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+")
-"""`1e-3`, `1.5e3`: numbers to people and to YAML 1.2, texts to pyyaml, which follows YAML 1.1."""
-
-
-class _Dumper(yaml.SafeDumper):
-    """`SafeDumper` that quotes a text that `_Loader` would take for a number."""
+    return write(content)
 
 
 def differences(kept: Plan, asked: Plan) -> list[tuple[str, str]]:
@@ -84,34 +65,6 @@ def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-class _Loader(yaml.SafeLoader):
-    """`SafeLoader` that refuses a key written twice, of which YAML would keep the last without a word.
-
-    What looks like a date or a number and is none (`2026-13-45`, `0x_`) is an error of the file's, not of ours.
-    """
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 - pyyaml's signature
-        try:
-            return super().construct_object(node, deep=deep)
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as exc:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"{node.value!r} can't be read as {node.tag.rpartition(':')[2]}", node.start_mark
-            ) from exc
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - pyyaml's signature
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, str | int | float) and key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
-            seen.add(key if isinstance(key, str | int | float) else str(key))
-        return super().construct_mapping(node, deep)
-
-
-for _class in (_Loader, _Dumper):
-    _class.add_implicit_resolver("tag:yaml.org,2002:float", _SCIENTIFIC, list("-+.0123456789"))
-
-
 def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
@@ -121,7 +74,7 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path}: can't be read ({reason})", "an experiment file in YAML", "set EXPERIMENT to the path of one"
         ) from exc
     try:
-        content = yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
+        content = parse(text)
     except RecursionError:
         raise ExperimentError(f"{path}: nested too deeply", "well-formed YAML", "mend that file") from None
     except yaml.YAMLError as exc:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,60 +11,75 @@ from pydantic import BaseModel, ValidationError
 
 from services.errors import ExperimentError
 from services.experiment.contradictions import CONTRADICTION
+from services.experiment.overrides import Override, origin
 from services.experiment.plan import Plan
 from services.experiment.plugins import NUMBER, PARAMETERS, SCHEDULER, Plugin
 
 
-def explain(path: Path, error: ValidationError, overridden: Mapping[str, Any]) -> ExperimentError:
-    """Word the first thing pydantic found, in the order of the file's sections.
+def explain(
+    path: Path, error: ValidationError, content: Mapping[str, Any], overrides: Sequence[Override]
+) -> ExperimentError:
+    """Word the first thing pydantic found, in the order of the file's sections; an override's mistake names that.
 
     Args:
         path: of the file.
         error: what pydantic found.
-        overridden: values that came from elsewhere than the file, by key.
+        content: of the file.
+        overrides: values in place of the file's, the weakest first.
     """
     first = _first(error.errors())
-    location = [str(part) for part in first["loc"]]
-    where = ".".join(location)
     if first["type"] == CONTRADICTION:
         contradiction = first["ctx"]["contradiction"]
-        return ExperimentError(f"{path}: {contradiction.found}", "", contradiction.remedy)
+        keys = [key.split(".") for key in contradiction.keys]
+        sources = dict.fromkeys(o.source for key in keys if (o := origin(key, content, overrides)) is not None)
+        source = " with ".join([str(path), *sources])
+        return ExperimentError(f"{source}: {contradiction.found}", "", contradiction.remedy)
+    override = origin([str(part) for part in first["place"]], content, overrides)
+    source = str(path) if override is None else override.source
+    location = [str(part) for part in first["loc"]]
+    where = ".".join(location)
     if first["type"] in {"extra_forbidden", "invalid_key"}:
         section = ".".join(location[:-1])
-        known = _known_keys(location[:-1])
-        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+        known = known_keys(location[:-1])
+        near = _nearest(location[-1], known)
         return ExperimentError(
-            f"{path}: unknown key {location[-1]!r}" + (f" in {section}" if section else ""),
+            f"{source}: unknown key {location[-1]!r}" + (f" in {section}" if section else ""),
             f"one of {', '.join(known)}" if known else "none",
-            f"did you mean {near[0]!r}?" if near else "remove it or correct it",
+            f"did you mean {near!r}?" if near else "remove it or correct it",
         )
     value = first["input"]
     if first["type"] == "missing":
-        return ExperimentError(f"{path}: {where} is missing", "", f"add {location[-1]}")
-    if where in overridden:
-        name = location[-1]
-        found, remedy = f"{name.upper()} or --{name} is {value!r}", f"correct {name.upper()} or --{name}"
-    else:
-        found = f"{path}: {where} is {kind(value) if isinstance(value, dict | list | None) else repr(value)}"
-        remedy = f"correct {where}"
+        return ExperimentError(f"{source}: {where} is missing", "", f"add {location[-1]}")
+    found = f"{source}: {where} is {kind(value) if isinstance(value, dict | list | None) else repr(value)}"
+    remedy = f"correct {where}"
     wanted = _wanted(first, location)
     if first["type"] == "literal_error" and isinstance(value, str):
         names = [part.strip(" '") for part in wanted.replace(" or ", ", ").split(",")]
-        near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
-        remedy = f"did you mean {near[0]!r}?" if near else remedy
+        near = _nearest(value, names)
+        remedy = f"did you mean {near!r}?" if near else remedy
     return ExperimentError(found, wanted, remedy)
 
 
+def _nearest(word: str, known: Iterable[str]) -> str | None:
+    """Give the known word that is most like `word`, whatever its case, if one is like it at all."""
+    return next(iter(difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.5)), None)
+
+
 def _first(errors: Iterable[Any]) -> dict[str, Any]:
-    """Choose an unknown key, or what comes first; of a plug-in's parameters what is wrong in them, with its name."""
+    """Choose an unknown key, or what comes first; of a plug-in's parameters what is wrong in them.
+
+    Returns:
+        pydantic's error, with `place` added; `loc` has the plug-in's name where `place` has `parameters`.
+    """
     found: list[dict[str, Any]] = []
     for error in errors:
         where = tuple(part for part in error["loc"] if part not in {NUMBER, SCHEDULER})
         if error["type"] == PARAMETERS:
             inner = _first(error["ctx"]["errors"])
-            found.append(inner | {"loc": (*where[:-1], error["ctx"]["name"], *inner["loc"])})
+            loc, place = (*where[:-1], error["ctx"]["name"], *inner["loc"]), (*where, *inner["place"])
+            found.append(inner | {"loc": loc, "place": place})
         else:
-            found.append(dict(error) | {"loc": where})
+            found.append(dict(error) | {"loc": where, "place": where})
     return next((each for each in found if each["type"] == "extra_forbidden"), found[0])
 
 
@@ -92,7 +107,7 @@ _WANTED = {
 
 def _wanted(error: Any, location: list[str]) -> str:
     if error["type"] == "model_type":
-        return f"a mapping of {', '.join(_known_keys(location))}"
+        return f"a mapping of {', '.join(known_keys(location))}"
     text = _WANTED.get(error["type"], str(error["msg"]))
     return text.format(**error.get("ctx", {}))
 
@@ -102,7 +117,7 @@ def kind(value: Any) -> str:
     return {dict: "a mapping", list: "a list", str: "a text", type(None): "empty"}.get(type(value), repr(value))
 
 
-def _known_keys(location: list[str]) -> list[str]:
+def known_keys(location: list[str]) -> list[str]:
     """List the keys of the section at `location`, walking down from the plan; a plug-in has its parameters."""
     model: type[BaseModel] = Plan
     for part in location:

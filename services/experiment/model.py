@@ -51,6 +51,9 @@ class Model(Section):
 _OTHERS = ("module",)
 """Keys that may stand in place of a preset."""
 
+ALTERNATIVES = ("preset", *_OTHERS)
+"""Keys of which a model has one."""
+
 
 def named(value: Any) -> Any:
     """Read a model written as the name of a preset."""

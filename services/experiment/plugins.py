@@ -126,7 +126,7 @@ def plugin(value: Any) -> Any:
     """Read a plug-in written as `name` or as `{name: {parameter: value}}`."""
     if isinstance(value, str):
         return {"name": value}
-    if isinstance(value, dict) and len(value) == 1 and "name" not in value:
+    if isinstance(value, dict) and len(value) == 1 and not value.keys() & {"name", "parameters"}:
         ((name, parameters),) = value.items()
         return {"name": name, "parameters": {} if parameters is None else parameters}
     return value

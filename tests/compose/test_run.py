@@ -220,6 +220,46 @@ def test_a_bad_setting_ends_init_before_anything_starts(
     assert stack.inspect(stack.container("server"), ".State.Status") == "created"
 
 
+@pytest.mark.parametrize(
+    ("plan", "line"),
+    [
+        (
+            QUICK | {"optimizer": {"client": {"modules": [{"momentum": {"beta": 2}}]}}},
+            (
+                "experiment.yml: optimizer.client.modules.0.momentum.beta is 2; wanted a number below 1; correct"
+                " optimizer.client.modules.0.momentum.beta"
+            ),
+        ),
+        (
+            QUICK | {"train": {"batch_size": 20_000}},
+            (
+                "train.batch_size is 20000, and client 0 of 3 has 16000 training images; wanted at most 16000; lower"
+                " train.batch_size or CLIENTS, or deal otherwise (data.scheme, data.alpha, seed)"
+            ),
+        ),
+    ],
+    ids=["schema", "deal"],
+)
+def test_a_broken_experiment_leaves_no_container_running(make_stack: Maker, plan: dict[str, object], line: str) -> None:
+    """`docker compose up` ends by itself with the one line of init, whose code is 2, and nothing runs any more."""
+    stack = make_stack(plan)
+    result = stack.compose("up", "--no-build", "--no-log-prefix", "--no-color", check=False)
+    assert result.returncode != 0
+    assert stack.exit_code(stack.container("init")) == 2
+    assert stack.log("init").splitlines()[-1] == f"fed init: error: {line}"
+    assert "Traceback" not in result.stdout + result.stderr
+    assert stack.docker("ps", "--quiet", "--filter", f"label=com.docker.compose.project={stack.name}") == ""
+
+
+def test_one_variable_sets_any_value(make_stack: Maker) -> None:
+    """SET reaches init, which deals by it, and the server, whose plan has it."""
+    stack = make_stack(CLIENTS=2, SET="rounds=1 data={scheme: shards, classes_per_client: 1}\ntrain.steps=2")
+    stack.up()
+    assert stack.wait_server() == 0
+    assert (stack.summary["scheme"], stack.summary["rounds"]) == ("shards", 1)
+    assert stack.summary["experiment"]["train"]["steps"] == 2
+
+
 def test_settings_that_contradict_kept_data_name_both(make_stack: Maker) -> None:
     """Another scheme than the kept data was dealt with is code 7, one line, and the data stay as they are."""
     stack = make_stack()

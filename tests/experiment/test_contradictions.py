@@ -360,14 +360,6 @@ def test_what_goes_together_is_accepted(content: dict[str, Any]) -> None:
     Plan.model_validate(content)
 
 
-def test_a_scheme_given_elsewhere_takes_no_parameter_of_the_files(tmp_path: Path) -> None:
-    """SCHEME in place of the file's own scheme is no contradiction with that one's parameter, which goes with it."""
-    path = tmp_path / "e.yml"
-    path.write_text("data: {scheme: dirichlet, alpha: 0.1}")
-    assert experiment.load(path, scheme="iid") == Plan()
-    assert experiment.load(path, scheme="dirichlet").data.alpha == 0.1
-
-
 def test_a_plan_that_is_written_contradicts_nothing() -> None:
     """What `fed check` prints holds no parameter of another scheme."""
     assert "alpha" not in experiment.dump(Plan())

@@ -13,11 +13,12 @@ from pydantic import ValidationError
 
 from services import experiment
 from services.errors import ExperimentError
-from services.experiment import Plan, files
+from services.experiment import Plan
 from services.experiment.algorithm import AggregatorPlugin, ModulePlugin, RegularizerPlugin
 from services.experiment.data import Dataset
 from services.experiment.methods import MetricPlugin
 from services.experiment.model import Preset
+from services.experiment.notation import parse, write
 from services.experiment.plugins import Plugin
 from tests.support import REPOSITORY
 
@@ -41,17 +42,17 @@ SCHEDULERS = (
 )
 
 
-def read(tmp_path: Path, text: str | bytes, **overrides: Any) -> Plan:
+def read(tmp_path: Path, text: str | bytes) -> Plan:
     """Load `text` as the file `e.yml`."""
     path = tmp_path / "e.yml"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return experiment.load(path, **overrides)
+    return experiment.load(path)
 
 
-def refusal(tmp_path: Path, text: str | bytes, **overrides: Any) -> str:
+def refusal(tmp_path: Path, text: str | bytes) -> str:
     """Load `text`, which must fail, and give its line without the folder's name."""
     with pytest.raises(ExperimentError) as caught:
-        read(tmp_path, text, **overrides)
+        read(tmp_path, text)
     return str(caught.value).replace(f"{tmp_path}/", "")
 
 
@@ -127,21 +128,9 @@ def test_scientific_notation_is_a_number(tmp_path: Path, text: str, value: float
 
 
 @pytest.mark.parametrize("text", ["1e-3", "1.5e3", ".5e1", "e1", "1e"])
-def test_a_text_that_looks_like_a_number_stays_a_text(tmp_path: Path, text: str) -> None:
+def test_a_text_that_looks_like_a_number_stays_a_text(text: str) -> None:
     """A quoted text is written and read back as a text, whatever it looks like."""
-    path = tmp_path / "e.yml"
-    path.write_text(yaml.dump({"x": text}, Dumper=files._Dumper))
-    assert files._read(path) == {"x": text}
-
-
-def test_flags_and_environment_win_over_the_file(tmp_path: Path) -> None:
-    """Scheme, seed and rounds given elsewhere stand in place of the file's, also where it has no such section."""
-    plan = read(
-        tmp_path, "{rounds: 2, seed: 3, data: {scheme: dirichlet, alpha: 2}}", scheme="dirichlet", seed=0, rounds=4
-    )
-    assert (plan.rounds, plan.seed, plan.data.scheme, plan.data.alpha) == (4, 0, "dirichlet", 2)
-    assert read(tmp_path, "", scheme="labels").data.scheme == "labels"
-    assert read(tmp_path, "rounds: 2").rounds == 2
+    assert parse(write({"x": text})) == {"x": text}
 
 
 def test_a_plan_is_fixed_once_read() -> None:
@@ -619,27 +608,3 @@ def test_an_unreadable_file_is_refused(tmp_path: Path, content: bytes | str | No
     assert str(caught.value) == (
         f"{path}: can't be read ({reason}); wanted an experiment file in YAML; set EXPERIMENT to the path of one"
     )
-
-
-@pytest.mark.parametrize(
-    ("overrides", "line"),
-    [
-        ({"rounds": 0}, "ROUNDS or --rounds is 0; wanted at least 1; correct ROUNDS or --rounds"),
-        ({"seed": 2**32}, "SEED or --seed is 4294967296; wanted a number below 4294967296; correct SEED or --seed"),
-        (
-            {"scheme": "idd"},
-            f"SCHEME or --scheme is 'idd'; wanted {SCHEMES}; did you mean 'iid'?",
-        ),
-    ],
-)
-def test_what_came_from_elsewhere_is_not_blamed_on_the_file(
-    tmp_path: Path, overrides: dict[str, Any], line: str
-) -> None:
-    """A flag's or the environment's value that can't be used is named as such."""
-    assert refusal(tmp_path, "rounds: 2", **overrides) == line
-
-
-def test_a_section_that_is_none_stays_refused_under_an_override(tmp_path: Path) -> None:
-    """A scheme given elsewhere does not hide that the file's own section is none."""
-    line = f"e.yml: data is 3; wanted a mapping of {DATA}; correct data"
-    assert refusal(tmp_path, "data: 3", scheme="iid") == line
