@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -149,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--rounds", type=int, help="rounds in place of the experiment's")
 
     check = add("check", _check, "Check an experiment file and print the resolved plan.")
+    check.add_argument("--schema", action="store_true", help="print the JSON Schema of experiment files, for editors")
     check.add_argument(
         "experiment", type=Path, nargs="?", metavar="FILE", help=f"experiment file (default: {DEFAULTS.experiment})"
     )
@@ -278,6 +280,11 @@ def _demo(options: argparse.Namespace, env: settings.Settings) -> None:
 
 
 def _check(options: argparse.Namespace, env: settings.Settings) -> None:
+    if options.schema:
+        from services.experiment.schema import json_schema
+
+        print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+        return
     plan = _plan(options, env)
     if plan.model.module is not None:
         if env.models.is_dir():

@@ -43,11 +43,15 @@ class AggregatorPlugin(Plugin):
     name: Aggregator = "averaging"
 
 
+SHORT = {"gma": "gradient-masked-averaging"}
+"""Shorter names of aggregators."""
+
+
 def aggregator_named(value: Any) -> Any:
-    """Read an aggregator; `gma` is short for gradient-masked-averaging."""
+    """Read an aggregator, which may be called by a short name."""
     read = plugin(value)
-    if isinstance(read, dict) and read.get("name") == "gma":
-        return {**read, "name": "gradient-masked-averaging"}
+    if isinstance(read, dict) and isinstance(name := read.get("name"), str):
+        return {**read, "name": SHORT.get(name, name)}
     return read
 
 

@@ -53,7 +53,7 @@ class Data(Section):
     valid_fraction: Annotated[Number, Field(gt=0, lt=1)] = 0.2
     seed: Seed | None = None
     test_fraction: Annotated[Number, Field(gt=0, lt=1)] = 0.1
-    label: Annotated[str, Field(min_length=1), BeforeValidator(_column)] | None = None
+    label: Annotated[str, Field(min_length=1), BeforeValidator(_column, json_schema_input_type=str | int)] | None = None
     shape: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=3)] | None = None
     size: Annotated[tuple[Positive, ...], Field(min_length=2, max_length=2)] | None = None
     grayscale: Truth = False

@@ -11,7 +11,7 @@ from services.experiment.algorithm import AggregatorPlugin, Optimizer, aggregato
 from services.experiment.base import Number, Positive, Section, Seed, Truth
 from services.experiment.data import Data
 from services.experiment.methods import EarlyStop, Fairness, MetricPlugin, Robust, SamplerPlugin
-from services.experiment.model import Model, named
+from services.experiment.model import Model, Preset, named
 from services.experiment.plugins import plugin
 
 Secagg = Literal["masking", "joye-libert"]
@@ -80,7 +80,7 @@ class Plan(Section):
     seed: Seed = 0
     deterministic: Truth = False
     data: Data = Data()
-    model: Annotated[Model, BeforeValidator(named)] = Model()
+    model: Annotated[Model, BeforeValidator(named, json_schema_input_type=Preset | Model)] = Model()
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
     optimizer: Optimizer = Optimizer()
