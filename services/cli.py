@@ -143,6 +143,12 @@ def _parser() -> argparse.ArgumentParser:
     client.add_argument("--no-client-auth", action="store_true", help="show no certificate")
     client.add_argument("--quiet", dest="verbose", action="store_false", help="show warnings only")
 
+    _add_experiments(add, [init, server])
+    return parser
+
+
+def _add_experiments(add: Callable[..., _Parser], takers: list[_Parser]) -> None:
+    """Add the commands that are about experiments, and to these and `takers` the flag that changes one."""
     demo = add("demo", _demo, "Run everything on this machine as processes: data, certificates, server, clients.")
     demo.add_argument("--clients", "--nb-clients", type=_count, help=f"number of clients (default: {DEFAULTS.clients})")
     _split_flags(demo, scheme=None)
@@ -154,7 +160,27 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument(
         "experiment", type=Path, nargs="?", metavar="FILE", help=f"experiment file (default: {DEFAULTS.experiment})"
     )
-    for changeable in (init, server, demo, check):
+    sweep = add("sweep", _sweep, "Run each combination of some values, one after another, as `fed demo`; then compare.")
+    sweep.add_argument(
+        "experiment", type=Path, nargs="?", metavar="FILE", help=f"as above (default: {DEFAULTS.experiment})"
+    )
+    sweep.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="grid",
+        metavar="KEY=VALUE,VALUE…",
+        help="values to try in place of the experiment's, as optimizer.client.lrate=0.01,0.05; repeatable",
+    )
+    sweep.add_argument("--clients", type=_count, help=f"number of clients (default: {DEFAULTS.clients})")
+    sweep.add_argument("--fresh", action="store_true", help="run those that are complete again")
+    sweep.set_defaults(set=[])
+
+    compare = add("compare", _compare, "Compare runs: print what differs and how they ended, and draw their curves.")
+    compare.add_argument("runs", nargs="+", metavar="RUN", help="id or folder of a run, `latest`, or a sweep")
+    compare.add_argument("--output", type=Path, metavar="PNG", help="picture to write (default: results/compare.png)")
+
+    for changeable in (*takers, demo, check):
         changeable.add_argument(
             "--set",
             action="append",
@@ -162,7 +188,6 @@ def _parser() -> argparse.ArgumentParser:
             metavar="KEY=VALUE",
             help="value in place of the experiment's, in YAML, as optimizer.client.lrate=0.01; repeatable",
         )
-    return parser
 
 
 def _split_flags(parser: argparse.ArgumentParser, scheme: str | None) -> None:
@@ -293,3 +318,27 @@ def _check(options: argparse.Namespace, env: settings.Settings) -> None:
             note = f"model.module {plan.model.module} is not looked at: there is no folder {env.models} (MODELS)"
             print(f"fed check: note: {note}", file=sys.stderr)
     sys.stdout.write(experiment.dump(plan))
+
+
+def _sweep(options: argparse.Namespace, env: settings.Settings) -> None:
+    from services import sweep
+
+    clients = env.clients if options.clients is None else options.clients
+    settings.check_clients(clients, env.max_clients)
+    path = options.experiment or env.experiment
+    combinations = sweep.grid(path, _overrides(options, env), options.grid)
+    try:
+        table = sweep.run(
+            combinations, clients, Paths(env.root, env.data), env.models, label=path.stem, fresh=options.fresh
+        )
+    except sweep.SweepError as exc:
+        sys.stdout.write(exc.table)
+        raise
+    sys.stdout.write(table)
+
+
+def _compare(options: argparse.Namespace, env: settings.Settings) -> None:
+    from services import compare
+
+    results = Paths(env.root).results
+    sys.stdout.write(compare.run(options.runs, results, options.output or results / compare.PICTURE))

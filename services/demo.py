@@ -6,6 +6,7 @@ Data and identities are prepared in a folder that goes away with the run; result
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -14,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 
 from services import experiment
@@ -35,7 +35,15 @@ class DemoError(FedError):
         self.exit_code = code if code > 0 else FedError.exit_code
 
 
-def run(plan: experiment.Plan, clients: int, paths: Paths, models: Path) -> None:
+def run(
+    plan: experiment.Plan,
+    clients: int,
+    paths: Paths,
+    models: Path,
+    *,
+    root: Path | None = None,
+    fresh: bool | None = None,
+) -> None:
     """Train `plan` with `clients` client processes and one server process.
 
     Args:
@@ -43,21 +51,26 @@ def run(plan: experiment.Plan, clients: int, paths: Paths, models: Path) -> None
         clients: number of client processes.
         paths: of them `raw`, `data` and `results` count here.
         models: folder of the file that `model.module` names.
+        root: folder for data and identities, whose keep is the caller's; None for one that goes away with the run.
+        fresh: begin a new run although an unfinished one is there; None as the environment says.
 
     Raises:
         FedError: a process ended with an error; the exit code is that process's.
         StoppedError: a signal ended the demo.
     """
-    with tempfile.TemporaryDirectory(prefix="fed-demo-") as folder, _stoppable():
-        root = Path(folder)
-        (root / "data").mkdir()
-        (root / "data" / "mnist_raw").symlink_to(paths.raw.resolve())
+    with contextlib.ExitStack() as stack:
+        if root is None:
+            root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fed-demo-")))
+        stack.enter_context(stoppable())
+        (root / "data").mkdir(parents=True, exist_ok=True)
         paths.results.mkdir(parents=True, exist_ok=True)
-        (root / "results").symlink_to(paths.results.resolve())
+        for link, target in ((root / "data" / "mnist_raw", paths.raw), (root / "results", paths.results)):
+            if not link.is_symlink():
+                link.symlink_to(target.resolve())
         (root / "experiment.yml").write_text(experiment.dump(plan), encoding="utf-8")
         port = _free_port()
         env = {
-            "FED_ROOT": folder,
+            "FED_ROOT": str(root),
             "EXPERIMENT": str(root / "experiment.yml"),
             "CLIENTS": str(clients),
             "MAX_CLIENTS": str(clients),
@@ -74,6 +87,8 @@ def run(plan: experiment.Plan, clients: int, paths: Paths, models: Path) -> None
             "DATA": "" if paths.data is None else str(paths.data.resolve()),
             "MODELS": str(models.resolve()),
         }
+        if fresh is not None:
+            env["FRESH"] = str(int(fresh))
         _federate(env, clients, Paths(root))
 
 
@@ -125,8 +140,8 @@ def _end(processes: list[subprocess.Popen[bytes]]) -> None:
             process.wait()
 
 
-@contextmanager
-def _stoppable() -> Iterator[None]:
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
     """Turn the first SIGTERM or Ctrl-C into a `StoppedError`, so that what was started is ended; ignore the next."""
 
     def stop(number: int, _: object) -> None:

@@ -13,20 +13,23 @@ from typing import Any
 import pytest
 
 import services.client.main
+import services.compare
 import services.demo
 import services.init.folders
 import services.init.identities
 import services.init.main
 import services.server.main
+import services.sweep
 from services import cli, experiment, settings
 from services.client.main import ClientOptions
 from services.errors import DataError, QuorumError, RefusedError, StoppedError
 from services.experiment import Plan
 from services.paths import Paths
 from services.server.main import ServerOptions
+from services.settings import Settings
 from tests.support import REPOSITORY, logging_kept
 
-COMMANDS = ("init", "data", "certs", "server", "client", "demo", "check")
+COMMANDS = ("init", "data", "certs", "server", "client", "demo", "check", "sweep", "compare")
 
 
 @pytest.fixture(autouse=True)
@@ -47,11 +50,13 @@ class Recorder:
         self.args: tuple[Any, ...] = ()
         self.kwargs: dict[str, Any] = {}
         self.outcome = outcome
+        self.answer: Any = None
 
-    def __call__(self, *args: Any, **kwargs: Any) -> None:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self.args, self.kwargs = args, kwargs
         if self.outcome is not None:
             raise self.outcome
+        return self.answer
 
 
 @pytest.fixture
@@ -131,7 +136,7 @@ def test_the_module_is_the_command() -> None:
             ["serve"],
             (
                 "fed: error: argument COMMAND: invalid choice: 'serve' (choose from 'init', 'data', 'certs', 'server',"
-                " 'client', 'demo', 'check'); see `fed --help`"
+                " 'client', 'demo', 'check', 'sweep', 'compare'); see `fed --help`"
             ),
         ),
         (["check", "--fast"], "fed: error: unrecognized arguments: --fast; see `fed --help`"),
@@ -503,3 +508,45 @@ def test_init_takes_settings_and_plan(here: Path, monkeypatch: pytest.MonkeyPatc
     env, plan, paths = recorder.args
     assert (env.max_clients, plan.seed, paths) == (8, 5, Paths(Path()))
     assert recorder.kwargs == {"drop_to": 10001}
+
+
+def test_sweep_takes_a_file_and_values(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`fed sweep` hands on each combination, over what the environment sets, and prints the table, also of a sweep of
+    which some runs failed.
+    """
+    (here / "e.yml").write_text("rounds: 2")
+    monkeypatch.setenv("SET", "train.epochs=3")
+    recorder = Recorder()
+    recorder.answer = "the table\n"
+    monkeypatch.setattr(services.sweep, "run", recorder)
+    words = ["sweep", "e.yml", "--set", "seed=1,2", "--set", "data.scheme=labels", "--clients", "2"]
+    assert cli.main(words) == 0
+    combinations, clients, paths, models = recorder.args
+    assert [each.settings for each in combinations] == [
+        ("seed=1", "data.scheme=labels"),
+        ("seed=2", "data.scheme=labels"),
+    ]
+    assert {(each.plan.rounds, each.plan.train.epochs) for each in combinations} == {(2, 3)}
+    assert (clients, paths, models) == (2, Paths(Path()), Settings().models)
+    assert recorder.kwargs == {"label": "e", "fresh": False}
+    assert capfd.readouterr().out == "the table\n"
+    recorder.outcome = services.sweep.SweepError("half a table\n", 1, 2, 8)
+    assert cli.main([*words, "--fresh"]) == 8
+    assert recorder.kwargs == {"label": "e", "fresh": True}
+    out, err = capfd.readouterr()
+    assert out == "half a table\n"
+    assert err == ("fed sweep: error: 1 of 2 runs failed; see their lines above; the same command runs them again\n")
+
+
+def test_compare_takes_runs(here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """`fed compare` hands on the runs, the folder they are in and the picture to write, and prints the table."""
+    recorder = Recorder()
+    recorder.answer = "the table\n"
+    monkeypatch.setattr(services.compare, "run", recorder)
+    assert cli.main(["compare", "latest", "a"]) == 0
+    assert recorder.args == (["latest", "a"], Path("results"), Path("results/compare.png"))
+    assert cli.main(["compare", "a", "--output", str(here / "x.png")]) == 0
+    assert recorder.args == (["a"], Path("results"), here / "x.png")
+    assert capfd.readouterr().out == "the table\nthe table\n"

@@ -101,6 +101,21 @@ def test_processes_are_given_the_plan_and_one_another(paths: Paths, monkeypatch:
     assert paths.results.is_dir()
 
 
+def test_a_folder_of_the_callers_is_kept(paths: Paths, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What was prepared in a folder that was given is there for the next run; a new run may be asked for."""
+    stage = Stage({})
+    monkeypatch.setattr(demo, "_start", stage)
+    root = tmp_path / "kept"
+    demo.run(Plan(), 1, paths, Path("models"), root=root, fresh=True)
+    assert (stage.env["FED_ROOT"], stage.env["FRESH"]) == (str(root), "1")
+    (root / "data" / "shards").mkdir()
+    demo.run(Plan(seed=1), 1, paths, Path("models"), root=root, fresh=False)
+    assert (stage.env["FED_ROOT"], stage.env["FRESH"]) == (str(root), "0")
+    assert stage.plan == Plan(seed=1)
+    assert (root / "data" / "shards").is_dir()
+    assert (root / "results").resolve() == paths.results.resolve()
+
+
 def test_a_plan_that_cannot_be_dealt_ends_with_inits_code(
     paths: Paths, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

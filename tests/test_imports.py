@@ -30,8 +30,10 @@ RANKS = {
     "server": 4,
     "client": 4,
     "demo": 4,
-    "cli": 5,
-    "__main__": 6,
+    "compare": 4,
+    "sweep": 5,
+    "cli": 6,
+    "__main__": 7,
 }
 """Units of the package; each may import units of a lower rank, and itself."""
 

@@ -36,7 +36,7 @@ from services.shards import (
 )
 
 # What a results folder may hold: runs, the link to the newest, and what keeps a folder in version control.
-_RESULT = re.compile(r"\d{8}-\d{6}(-\d+)?|latest|\.latest\.\d+|\.git(ignore|keep)")
+_RESULT = re.compile(r"\d{8}-\d{6}(-\d+)?|latest|sweeps|compare\.png|\.latest\.\d+|\.git(ignore|keep)")
 
 logger = logging.getLogger("fed.init")
 

@@ -512,7 +512,7 @@ def test_user_stays_who_it_is(small: Paths) -> None:
 
 def test_a_folder_that_is_not_one_of_results_is_never_opened(tmp_path: Path) -> None:
     """A folder of anything else than runs, that the image's user can't write into, keeps its mode: one line says so."""
-    for name in ("20260102-030405", "latest", ".gitkeep", "home"):
+    for name in ("20260102-030405", "latest", "sweeps", "compare.png", ".gitkeep", "home"):
         (tmp_path / name).mkdir()
     tmp_path.chmod(0o755)
     with pytest.raises(StorageError) as caught:
