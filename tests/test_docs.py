@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -16,8 +16,11 @@ from services import cli, distribution, settings
 from services.experiment import Plan
 from services.experiment.contradictions import CONTRADICTION
 from services.experiment.methods import CriterionPlugin, FairnessPlugin, MetricPlugin, SamplerPlugin
+from services.experiment.model import SklearnModel
 from services.experiment.plugins import AGGREGATORS, MODULES, REGULARIZERS, SCHEDULERS, Plugin
 from services.server import checkpoint
+from services.server.engines.sklearn import SklearnEngine
+from services.server.engines.tensorflow import TensorflowEngine
 from services.server.main import Run
 from services.server.results import CLIENT_COLUMNS, EVENT_COLUMNS, HISTORY_COLUMNS, LOCK, MODEL_SOURCE
 from services.server.status import StatusServer
@@ -135,7 +138,8 @@ def test_every_file_of_a_run_is_documented() -> None:
     source = "".join((folder / name).read_text(encoding="utf-8") for name in ("main.py", "results.py"))
     written = set(re.findall(r'(?:write\(|/ )"(\w+\.\w+)"', source))
     table = section(OPERATING, "Results").split("`summary.json`:")[0]
-    named = {str(checkpoint.FILE), LOCK, MODEL_SOURCE, distribution.FILE}
+    models = {TensorflowEngine.file, SklearnEngine.file}
+    named = {str(checkpoint.FILE), LOCK, MODEL_SOURCE, distribution.FILE, *models}
     assert {words(cells[0])[0] for cells in rows(table)} == written | named
 
 
@@ -203,8 +207,20 @@ def test_every_parameter_of_a_plug_in_is_documented() -> None:
 
 def test_every_preset_is_described() -> None:
     """The table of presets has a row for each, with the number of parameters that tests hold it to."""
-    table = {words(cells[0])[0]: int(cells[1].replace(",", "")) for cells in rows(section(EXTENDING, "Models"))}
-    assert table == COUNTS
+    table = section(EXTENDING, "Models").split("**scikit-learn**")[0]
+    assert {words(cells[0])[0]: int(cells[1].replace(",", "")) for cells in rows(table)} == COUNTS
+
+
+def test_every_parameter_of_a_linear_model_is_described() -> None:
+    """The table of linear models has a row for each key, with its choices and its default."""
+    table = rows(section(EXTENDING, "Models").split("**scikit-learn**")[1])
+    fields = SklearnModel.model_fields
+    assert {words(cells[0])[0]: yaml.safe_load(words(cells[2])[0]) for cells in table} == {
+        name: field.default for name, field in fields.items()
+    }
+    ranges = {words(cells[0])[0]: words(cells[1]) for cells in table}
+    assert ranges["loss"] == list(get_args(fields["loss"].annotation))
+    assert ranges["penalty"] == list(get_args(fields["penalty"].annotation))
 
 
 OPTIONAL = {"train.steps": int, "early_stop.patience": int, "robust.max_update_norm": float}

@@ -25,6 +25,7 @@ RANKS = {
     "schedules": 2,
     "distribution": 3,
     "readers": 3,
+    "linear": 3,
     "transport": 3,
     "init": 4,
     "server": 4,

@@ -20,6 +20,7 @@ ELSEWHERE = {
     "experiment/model.py": "tests/experiment/test_files.py: a section is tested as a part of a file",
     "experiment/notation.py": "tests/experiment/test_files.py: YAML is what a file is in",
     "experiment/plan.py": "tests/experiment/test_files.py: a section is tested as a part of a file",
+    "server/engines/__init__.py": "tests/server/engines/test_sklearn.py: a plan's engine alone is imported",
     "transport/client.py": "tests/transport/test_endpoints.py: both ends meet there",
     "transport/server.py": "tests/transport/test_endpoints.py: both ends meet there",
     "transport/messages.py": "tests/server/test_federation.py: seats are dealt there",

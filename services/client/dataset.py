@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -78,7 +79,7 @@ def check_fit(data: ImageDataset, input_shape: Sequence[int], classes: int, name
     """
     images, labels = data.feats, data.target
     shape = images.shape[1:]
-    if tuple(shape) != tuple(input_shape) and (*shape, 1) != tuple(input_shape):
+    if tuple(input_shape) not in {tuple(shape), (*shape, 1), (math.prod(shape),)}:
         raise DataError(
             f"this site's images have shape {tuple(shape)}",
             f"{tuple(input_shape)}, which the federation's model takes",

@@ -33,7 +33,6 @@ from services.transport.messages import ClientState, Deal, DealReply, Grouping, 
 
 if TYPE_CHECKING:
     from declearn.communication.api import NetworkClient
-    from declearn.model.tensorflow import TensorflowModel
 
     from services.client.dataset import ImageDataset
     from services.client.training import LocalTraining
@@ -176,7 +175,7 @@ class Session(FederatedClient):
 
     async def _initialise(self, ser_msg: SerializedMessage[Any]) -> None:
         """Replace upstream's `initialize`: the same answers, with a trainer that runs in a thread."""
-        from services.client.training import CompiledModel, LocalTraining  # noqa: PLC0415 - imports TensorFlow
+        from services.client.training import LocalTraining, local  # noqa: PLC0415 - imports TensorFlow
 
         await self._ready()
         if self.trainmanager is not None and ser_msg.bin_data == self._init_request:
@@ -192,17 +191,11 @@ class Session(FederatedClient):
             self._secagg = message.secagg
             if self._secagg is not None and self._keys is None:
                 raise TrainingError("the server asks for secure aggregation, for which this client has no keys")
-            model = CompiledModel.of(cast("TensorflowModel", message.model))
+            model = local(message.model)
             if self._deal is None:
-                network = model.get_wrapped_model()
                 for part in (self.train_data, self.valid_data):
                     if part is not None:
-                        check_fit(
-                            cast("ImageDataset", part),
-                            network.input_shape[1:],
-                            network.output_shape[-1],
-                            self._classes,
-                        )
+                        check_fit(cast("ImageDataset", part), model.image_shape, model.classes, self._classes)
             self.trainmanager = LocalTraining(
                 model=model,
                 optim=message.optim,

@@ -8,12 +8,15 @@ from typing import Any, cast
 import numpy as np
 import tensorflow as tf
 from declearn import messaging
+from declearn.model.api import Model
+from declearn.model.sklearn import SklearnSGDModel
 from declearn.model.tensorflow import TensorflowModel
 from declearn.training import TrainingManager
 from declearn.typing import Batch
 
 from services.client.dataset import ImageDataset
 from services.client.metrics import ClassMetrics
+from services.linear import LinearModel
 from services.schedules import ScheduledOptimizer
 
 
@@ -36,6 +39,24 @@ class CompiledModel(TensorflowModel, register=False):
         """Wrap the network of a model received from the server; its weights are shared, not copied."""
         return cls(model.get_wrapped_model(), **model._kwargs, _from_config=True)  # noqa: SLF001 - upstream has no getter
 
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of one image that the network takes."""
+        shape: tuple[int, ...] = self.get_wrapped_model().input_shape[1:]
+        return shape
+
+    @property
+    def classes(self) -> int:
+        """How many classes it tells apart."""
+        return int(self.get_wrapped_model().output_shape[-1])
+
+    def reseed(self, seed: int) -> None:
+        """Let the units that are dropped from now on depend on `seed` alone."""
+        for number, layer in enumerate(self.get_wrapped_model()._flatten_layers()):  # noqa: SLF001 - no getter
+            generator = getattr(layer, "seed_generator", None)
+            if generator is not None:
+                generator.state.assign([seed, number])
+
     def compute_batch_predictions(self, batch: Batch) -> tuple[Any, Any, Any]:
         images, labels, weights = cast("tuple[Any, Any, Any]", self._unpack_batch(batch))
         outputs = self._predict(images).numpy()
@@ -46,6 +67,13 @@ class CompiledModel(TensorflowModel, register=False):
         return losses.squeeze()
 
 
+def local(model: Model[Any]) -> CompiledModel | LinearModel:
+    """Wrap a model received from the server so that it is trained fast; its weights are shared, not copied."""
+    if isinstance(model, SklearnSGDModel):
+        return LinearModel.of(model)
+    return CompiledModel.of(cast("TensorflowModel", model))
+
+
 class LocalTraining(TrainingManager):
     """`TrainingManager` that ends within one step when told to, and whose rates follow the federation's rounds.
 
@@ -53,6 +81,7 @@ class LocalTraining(TrainingManager):
     and `training_round`: upstream's schedules begin anew with each process, and stand still while a client is away.
     """
 
+    model: CompiledModel | LinearModel
     optim: ScheduledOptimizer
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -76,10 +105,7 @@ class LocalTraining(TrainingManager):
         images = getattr(self.train_data, "base", self.train_data)  # FairBatch wraps them
         if isinstance(images, ImageDataset):
             images.reseed(seed)
-        for number, layer in enumerate(self.model.get_wrapped_model()._flatten_layers()):  # noqa: SLF001 - no getter
-            generator = getattr(layer, "seed_generator", None)
-            if generator is not None:
-                generator.state.assign([seed, number])
+        self.model.reseed(seed)
 
     def training_round(self, message: messaging.TrainRequest) -> messaging.TrainReply | messaging.Error:
         images = self.train_data.get_data_specs().n_samples or 0

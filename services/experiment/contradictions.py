@@ -224,6 +224,19 @@ def _criteria_read_updates(plan: Plan) -> Contradiction | None:
 
 
 @rule
+def _scores_are_no_probabilities(plan: Plan) -> Contradiction | None:
+    others = [metric.name for metric in plan.metrics if metric.name != "multi-classif"]
+    if plan.model.sklearn is None or not others:
+        return None
+    return Contradiction(
+        ("metrics", "model.sklearn"),
+        f"{others[0]} in metrics and model.sklearn contradict each other: it compares probabilities, and a linear"
+        " classifier gives scores without bounds",
+        f"leave out {others[0]}, or choose a preset",
+    )
+
+
+@rule
 def _metrics_differ(plan: Plan) -> Contradiction | None:
     names = [metric.name for metric in plan.metrics]
     for metric in plan.metrics:

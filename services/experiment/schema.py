@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
@@ -46,8 +46,9 @@ def json_schema() -> dict[str, Any]:
 
 
 def _sections(model: type[BaseModel]) -> list[type[BaseModel]]:
-    """List a section and those below it."""
-    below = [field.annotation for field in model.model_fields.values()]
+    """List a section and those below it, those that may be null included."""
+    annotations = [field.annotation for field in model.model_fields.values()]
+    below = [part for annotation in annotations for part in (annotation, *get_args(annotation))]
     found = [kind for kind in below if isinstance(kind, type) and issubclass(kind, BaseModel)]
     return [model, *(each for kind in found if not issubclass(kind, Plugin) for each in _sections(kind))]
 

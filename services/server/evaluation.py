@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
-from declearn.model.tensorflow import TensorflowModel
+from declearn.model.api import Model
 from numpy.typing import NDArray
 
+from services.server.engines import Engine, Scorer
 from services.shards import Pixels
 
 BATCH = 1000
@@ -20,7 +20,7 @@ class Score:
     """How a model does on the test images.
 
     Attributes:
-        loss: mean cross-entropy, in nats.
+        loss: mean of what clients minimise; of a network the cross-entropy, in nats.
         accuracy: share of images whose most probable class is right, in [0, 1].
         confusion: counts of shape (classes, classes); row: true class, column: predicted one.
     """
@@ -37,31 +37,29 @@ class HeldOut:
         images: as in a `services.shards.Shard`.
         labels: shape (n,), uint8.
         classes: number of classes.
+        engine: of the models that are scored.
     """
 
-    def __init__(self, images: Pixels, labels: NDArray[np.uint8], classes: int) -> None:
+    def __init__(self, images: Pixels, labels: NDArray[np.uint8], classes: int, engine: Engine) -> None:
         self._images = images
         self._labels = labels
         self.classes = classes
-        self._network: Any = None
-        self._predict: Any = None
+        self._engine = engine
+        self._scored: tuple[Model[Any], Scorer] | None = None
 
-    def score(self, model: TensorflowModel) -> Score:
+    def score(self, model: Model[Any]) -> Score:
         """Score `model` on all images; meant to be called in a thread."""
-        network = model.get_wrapped_model()
-        if self._network is not network:
-            self._network = network
-            self._predict = tf.function(lambda batch: network(batch, training=False), reduce_retracing=True)
+        if self._scored is None or self._scored[0] is not model:
+            self._scored = model, self._engine.scorer(model)
+        scorer = self._scored[1]
         chunks = []
         for start in range(0, len(self._images), BATCH):
             batch = self._images[start : start + BATCH]
             if batch.dtype == np.uint8:
                 batch = batch.astype(np.float32) / np.float32(255)
-            chunks.append(self._predict(tf.constant(batch)).numpy())
-        probabilities = np.concatenate(chunks)
-        rows = np.arange(len(self._labels))
-        # Keras clips probabilities the same way before it takes the logarithm
-        loss = -np.log(np.clip(probabilities[rows, self._labels], 1e-7, 1 - 1e-7)).mean()
+            chunks.append(scorer.predict(batch))
+        scores = np.concatenate(chunks)
+        loss = scorer.losses(self._labels, scores).mean()
         confusion = np.zeros((self.classes, self.classes), np.int64)
-        np.add.at(confusion, (self._labels, probabilities.argmax(axis=1)), 1)
+        np.add.at(confusion, (self._labels, scores.argmax(axis=1)), 1)
         return Score(float(loss), float(np.trace(confusion) / len(self._labels)), confusion)

@@ -14,14 +14,14 @@ import logging
 import math
 import time
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from declearn import messaging
 from declearn.main import FederatedServer
 from declearn.main.config import EvaluateConfig, FLOptimConfig, TrainingConfig
 from declearn.metrics import MetricSet
-from declearn.model.tensorflow import TensorflowModel, TensorflowVector
+from declearn.model.api import Model
 from declearn.secagg import messaging as secagg_messaging
 
 from services.errors import TrainingError
@@ -66,14 +66,14 @@ class Federation(FederatedServer):
     """
 
     netwk: ServerEndpoint
-    model: TensorflowModel
+    model: Model[Any]
     optim: ScheduledOptimizer
 
     def __init__(
         self,
         plan: Plan,
         endpoint: ServerEndpoint,
-        model: TensorflowModel,
+        model: Model[Any],
         optim: FLOptimConfig,
         held_out: HeldOut,
         sizes: tuple[int, ...],
@@ -197,7 +197,7 @@ class Federation(FederatedServer):
     def restore_best(self) -> None:
         """Put the weights of the lowest validation loss back into the model, as upstream does at the end."""
         if self._best is not None:
-            self.model.set_weights(cast("TensorflowVector", self._best), trainable=True)
+            self.model.set_weights(self._best, trainable=True)
 
     # -- state that outlives this process -------------------------------------------------------------------------
 
@@ -222,7 +222,7 @@ class Federation(FederatedServer):
     def resume(self, state: Checkpoint) -> None:
         """Go on from a checkpoint instead of from the beginning."""
         self.round = state.round
-        self.model.set_weights(cast("TensorflowVector", state.weights))
+        self.model.set_weights(state.weights)
         self._best, self.best_round = state.best, state.best_round
         self._losses = list(state.losses)
         self.optim.set_state(state.optimizer)
@@ -432,6 +432,6 @@ class Federation(FederatedServer):
         return float(loss), self.recorder.accuracy()
 
 
-def model_bytes(model: TensorflowModel) -> int:
+def model_bytes(model: Model[Any]) -> int:
     """Tell how many bytes a model's weights have."""
     return sum(np.asarray(weight).nbytes for weight in model.get_weights().coefs.values())

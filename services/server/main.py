@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from declearn.messaging import CancelTraining
 
-from services import distribution, engine, experiment, logs, shards
+from services import distribution, experiment, logs, shards
 from services.errors import (
     ConflictError,
     FedError,
@@ -22,7 +22,7 @@ from services.errors import (
     UsageError,
 )
 from services.experiment import Plan
-from services.server import checkpoint
+from services.server import checkpoint, engines
 from services.server.results import LATEST, MODEL_SOURCE, RunFolder, versions
 from services.server.status import StatusServer
 from services.server.trust import Trust
@@ -186,7 +186,7 @@ class Run:
         self.federation: Federation | None = None
 
     async def serve(self) -> None:
-        """Listen, gather clients while TensorFlow is imported, train, and write results whatever happens."""
+        """Listen, gather clients while the model's framework is imported, train, and write results whatever happens."""
         if not self.resumed:
             self.folder.write_plan(self.plan, self.source)
             self._write_summary("running", "")
@@ -225,8 +225,8 @@ class Run:
             raise
 
     async def _federate(self) -> None:
-        """Import TensorFlow while clients arrive, gather them, and run the rounds."""
-        await asyncio.to_thread(engine.load)
+        """Import the model's framework while clients arrive, gather them, and run the rounds."""
+        await asyncio.to_thread(engines.of, self.plan)
         # on the loop, not in a thread: Keras draws initial weights from global generators that others use too
         self.federation = self._build()
         self.federation.attend()
@@ -307,7 +307,7 @@ class Run:
 
     def _build(self) -> Federation:
         """Build the model and what trains it, or take it up where an earlier process left it."""
-        from services.server.evaluation import HeldOut  # noqa: PLC0415 - imports TensorFlow
+        from services.server.evaluation import HeldOut  # noqa: PLC0415 - takes seconds, as clients arrive
         from services.server.federation import Federation  # noqa: PLC0415
         from services.server.model import build_model, build_optim  # noqa: PLC0415
 
@@ -317,7 +317,7 @@ class Run:
             self.endpoint,
             build_model(self.plan, self.manifest.image_shape, len(self.manifest.classes), self.source),
             build_optim(self.plan),
-            HeldOut(images, labels, len(self.manifest.classes)),
+            HeldOut(images, labels, len(self.manifest.classes), engines.of(self.plan)),
             self.manifest.sizes,
             self.folder,
         )
@@ -341,7 +341,8 @@ class Run:
 
             federation.restore_best()
             score = federation.held_out.score(federation.model)
-            self.folder.write_model(federation.model.get_wrapped_model())
+            written = engines.of(self.plan)
+            self.folder.write(written.file, written.dump(federation.model))
             self.folder.write("curves.png", plots.curves(self.folder.rounds))
             self.folder.write("confusion.png", plots.confusion(score.confusion, self.manifest.classes))
             cut = self.manifest.cuts.get(self.folder.rounds[-1].size)

@@ -15,7 +15,6 @@ import json
 import logging
 import os
 import platform
-import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -31,7 +30,7 @@ from services.source import Source
 LATEST = "latest"
 LOCK = ".lock"
 MODEL_SOURCE = "model.py"
-PACKAGES = ("declearn", "tensorflow-cpu", "tensorflow", "keras", "websockets", "cryptography", "numpy")
+PACKAGES = ("declearn", "tensorflow-cpu", "tensorflow", "keras", "scikit-learn", "websockets", "cryptography", "numpy")
 
 logger = logging.getLogger("fed.server")
 
@@ -265,20 +264,6 @@ class RunFolder:
     def write_summary(self, facts: dict[str, Any]) -> None:
         """Write `summary.json`: what a program reads first."""
         self.write("summary.json", json.dumps(plain(facts), indent=2, ensure_ascii=False) + "\n")
-
-    def write_model(self, network: Any) -> None:
-        """Write `model.keras`, which plain Keras loads, ready to be evaluated and trained on."""
-        import keras  # noqa: PLC0415 - takes seconds, and who has a network has it loaded
-
-        # a copy: declearn compiles without metrics, and with an optimizer that is never used and fails to load
-        copy = keras.models.clone_model(network)
-        copy.set_weights(network.get_weights())
-        copy.compile(optimizer="sgd", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
-        copy.optimizer.build(copy.trainable_variables)
-        with tempfile.TemporaryDirectory() as folder:
-            saved = Path(folder) / "model.keras"
-            copy.save(saved)
-            self.write("model.keras", saved.read_bytes())
 
 
 def versions() -> dict[str, str]:

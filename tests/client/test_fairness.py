@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from services.client.dataset import SCALE, ImageDataset
 from services.client.fairness import GROUP_FILE, GroupedImages, controller
-from services.client.training import CompiledModel, LocalTraining
+from services.client.training import LocalTraining, local
 from services.experiment import Plan
 from services.server.model import build_model
 from services.transport.messages import Grouping
@@ -125,7 +125,7 @@ def test_a_seed_orders_the_images_of_a_group() -> None:
 @pytest.mark.parametrize("grouping", [INK, BINARY])
 def test_accuracies_are_those_of_the_most_probable_class(grouping: Grouping) -> None:
     """Shares by group are counted as anybody would; with positive classes, it is the right side of them that counts."""
-    model = CompiledModel.of(build_model(Plan.model_validate({"model": "cnn"})))
+    model = local(build_model(Plan.model_validate({"model": "cnn"})))
     manager = LocalTraining(
         model=model,
         optim=Optimizer(lrate=0.1),
@@ -135,11 +135,11 @@ def test_accuracies_are_those_of_the_most_probable_class(grouping: Grouping) -> 
     )
     query = FairnessSetupQuery("monitor", {"f_type": "accuracy_parity", "f_args": {}})
     made = controller(query, manager, images(), grouping)
-    _, local = made.compute_fairness_measures(batch_size=7)
+    _, measured = made.compute_fairness_measures(batch_size=7)
     _, outputs, _ = model.compute_batch_predictions((SCALE[IMAGES], LABELS, None))
     predicted = outputs.argmax(axis=1)
     right = predicted % 2 == LABELS % 2 if grouping.positive else predicted == LABELS
     groups = GroupedImages(images(), grouping).sensitive
-    for group, accuracy in local["accuracy"].items():
+    for group, accuracy in measured["accuracy"].items():
         mask = np.array([member == group for member in groups])
         assert accuracy == pytest.approx(right[mask].mean())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ LABELS = RNG.integers(0, 10, 50, dtype=np.uint8)
 @pytest.fixture(scope="module")
 def eager() -> TensorflowModel:
     """A model as the server sends it."""
-    return build_model(Plan.model_validate({"model": "cnn"}))
+    return cast("TensorflowModel", build_model(Plan.model_validate({"model": "cnn"})))
 
 
 @pytest.fixture(scope="module")

@@ -32,6 +32,13 @@ CASES: list[tuple[str, str]] = [
         ),
     ),
     (
+        "{model: {sklearn: {}}, metrics: [multi-classif, mse]}",
+        (
+            "mse in metrics and model.sklearn contradict each other: it compares probabilities, and a linear classifier"
+            " gives scores without bounds; leave out mse, or choose a preset"
+        ),
+    ),
+    (
         "{deterministic: true, optimizer: {client: {modules: [gaussian-noise: {safe_mode: false, seed: 1}]}}}",
         (
             "deterministic and gaussian-noise in optimizer.client.modules contradict each other: where its generator"

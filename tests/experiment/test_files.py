@@ -17,7 +17,7 @@ from services.experiment import Plan
 from services.experiment.algorithm import AggregatorPlugin, ModulePlugin, RegularizerPlugin
 from services.experiment.data import Dataset
 from services.experiment.methods import MetricPlugin
-from services.experiment.model import Preset
+from services.experiment.model import Preset, SklearnLoss
 from services.experiment.notation import parse, write
 from services.experiment.plugins import Plugin
 from tests.support import REPOSITORY
@@ -188,7 +188,18 @@ def plans() -> st.SearchStrategy[Plan]:
     """Draw a plan of any content that the schema allows."""
     counts = st.integers(1, 10**6)
     section = st.fixed_dictionaries
-    return section(
+    linear = section(
+        {},
+        optional={
+            "loss": st.sampled_from(get_args(SklearnLoss)),
+            "penalty": st.sampled_from(["l2", "l1", "elasticnet", "none"]),
+            "alpha": numbers(above=0, closed=True),
+            "l1_ratio": numbers(above=0, below=1, closed=True),
+            "epsilon": numbers(above=0, closed=True),
+            "fit_intercept": st.booleans(),
+        },
+    )
+    networks = section(
         {},
         optional={
             "rounds": counts,
@@ -239,7 +250,9 @@ def plans() -> st.SearchStrategy[Plan]:
                 {}, optional={"join_timeout": numbers(above=0), "join_grace": numbers(above=0, closed=True)}
             ),
         },
-    ).map(Plan.model_validate)
+    )
+    # apart: a linear classifier contradicts most metrics
+    return (networks | section({"model": section({"sklearn": linear})})).map(Plan.model_validate)
 
 
 @settings(deadline=None, max_examples=50)
@@ -440,7 +453,7 @@ def test_an_unknown_name_is_refused(tmp_path: Path, text: str, line: str) -> Non
         *(
             (
                 f"model: {text}",
-                "e.yml: model is a mapping; wanted one of preset and module, and one alone; correct model",
+                "e.yml: model is a mapping; wanted one of preset, module and sklearn, and one alone; correct model",
             )
             for text in ("{preset: cnn, module: a.py:f}", "{preset: }")
         ),

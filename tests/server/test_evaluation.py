@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 
 from services.client.dataset import SCALE
 from services.server import evaluation
+from services.server.engines.tensorflow import TensorflowEngine
 from services.server.evaluation import HeldOut
+
+ENGINE = TensorflowEngine()
 
 
 def network(weight: float, bias: list[float]) -> keras.Sequential:
@@ -39,7 +42,7 @@ def test_figures_are_those_of_keras() -> None:
     images = np.random.default_rng(0).integers(0, 256, (50, 1, 1), dtype=np.uint8)
     labels = (np.arange(50) % 3).astype(np.uint8)
     model = network(3.0, [0.5, 0.2, 1.0])
-    score = HeldOut(images, labels, 3).score(wrap(model))
+    score = HeldOut(images, labels, 3, ENGINE).score(wrap(model))
     model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     loss, accuracy = model.evaluate(images / 255, labels, verbose=0)
     assert score.loss == pytest.approx(loss, rel=1e-5)
@@ -49,7 +52,7 @@ def test_figures_are_those_of_keras() -> None:
 def test_confusion_has_the_true_class_in_rows() -> None:
     """A row a true class, a column a predicted one; accuracy is the share on the diagonal."""
     images, labels = pixels(255, 255, 0, 0, 0), np.array([0, 2, 1, 1, 2], np.uint8)
-    score = HeldOut(images, labels, 3).score(wrap(network(10.0, [0.0, 1.0, 0.0])))
+    score = HeldOut(images, labels, 3, ENGINE).score(wrap(network(10.0, [0.0, 1.0, 0.0])))
     np.testing.assert_array_equal(score.confusion, [[1, 0, 0], [0, 2, 0], [1, 1, 0]])
     assert score.accuracy == 0.6
 
@@ -58,7 +61,7 @@ def test_confusion_has_the_true_class_in_rows() -> None:
 def test_the_batch_changes_nothing(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
     """However the images are cut into batches, a short last one included, the figures are the same."""
     images, labels = pixels(0, 50, 100, 150, 200), np.array([0, 1, 2, 0, 1], np.uint8)
-    held_out, model = HeldOut(images, labels, 3), wrap(network(3.0, [0.5, 0.2, 1.0]))
+    held_out, model = HeldOut(images, labels, 3, ENGINE), wrap(network(3.0, [0.5, 0.2, 1.0]))
     whole = held_out.score(model)
     monkeypatch.setattr(evaluation, "BATCH", batch)
     cut = held_out.score(model)
@@ -68,19 +71,19 @@ def test_the_batch_changes_nothing(monkeypatch: pytest.MonkeyPatch, batch: int) 
 
 def test_a_certain_mistake_has_a_finite_loss() -> None:
     """A probability of zero for the true class is clipped as Keras clips it."""
-    score = HeldOut(pixels(255), np.array([2], np.uint8), 3).score(wrap(network(500.0, [0.0, 0.0, 0.0])))
+    score = HeldOut(pixels(255), np.array([2], np.uint8), 3, ENGINE).score(wrap(network(500.0, [0.0, 0.0, 0.0])))
     assert score.loss == pytest.approx(-np.log(1e-7))
 
 
 def test_a_model_that_is_not_finite_is_told() -> None:
     """NaN in the weights is NaN in the loss, not a mistake that looks like a figure."""
-    score = HeldOut(pixels(255), np.array([2], np.uint8), 3).score(wrap(network(float("nan"), [0.0, 0.0, 0.0])))
+    score = HeldOut(pixels(255), np.array([2], np.uint8), 3, ENGINE).score(wrap(network(float("nan"), [0.0, 0.0, 0.0])))
     assert np.isnan(score.loss)
 
 
 def test_weights_and_model_count_as_they_are_now() -> None:
     """New weights in the same network count at the next score, and so does another network."""
-    held_out = HeldOut(pixels(255), np.array([0], np.uint8), 3)
+    held_out = HeldOut(pixels(255), np.array([0], np.uint8), 3, ENGINE)
     model = wrap(network(10.0, [0.0, 0.0, 0.0]))
     assert held_out.score(model).accuracy == 1
     model.get_wrapped_model().layers[-1].set_weights([np.array([[-10.0, 0.0, 10.0]]), np.zeros(3)])
@@ -102,7 +105,7 @@ def test_images_are_scaled_as_clients_scale_theirs() -> None:
         def get_wrapped_model(self) -> object:
             return lambda batch, training: tf.numpy_function(keep, [batch], tf.float32)  # noqa: ARG005
 
-    HeldOut(pixels(*range(256)), np.zeros(256, np.uint8), 3).score(cast("TensorflowModel", Model()))
+    HeldOut(pixels(*range(256)), np.zeros(256, np.uint8), 3, ENGINE).score(cast("TensorflowModel", Model()))
     np.testing.assert_array_equal(np.concatenate(seen).ravel(), SCALE)
 
 
@@ -110,6 +113,6 @@ def test_floats_are_scored_as_they_are() -> None:
     """A person's own images in floats are not divided a second time."""
     images, labels = pixels(*range(0, 256, 5)), np.arange(52, dtype=np.uint8) % 3
     model = wrap(network(3.0, [0.1, 0.0, 0.2]))
-    scores = [HeldOut(each, labels, 3).score(model) for each in (images, SCALE[images])]
+    scores = [HeldOut(each, labels, 3, ENGINE).score(model) for each in (images, SCALE[images])]
     assert scores[0].loss == scores[1].loss
     np.testing.assert_array_equal(scores[0].confusion, scores[1].confusion)

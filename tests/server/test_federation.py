@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import shutil
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -116,6 +117,41 @@ def test_a_model_of_ones_own_is_trained_and_resumed_only_as_it_was(small: Paths)
     assert (summary["status"], summary["rounds"]) == ("completed", 2)
     assert summary["model_sha256"] == hashlib.sha256(OWN.encode()).hexdigest()
     assert keras.saving.load_model(small.results / "latest" / "model.keras").count_params() == 7850
+
+
+@pytest.mark.parametrize("more", [{"deterministic": True}, {"secagg": "masking"}], ids=["deterministic", "secagg"])
+def test_a_linear_model_is_trained_and_goes_on_after_a_stop(small: Paths, more: dict[str, Any]) -> None:
+    """scikit-learn's model is trained, stopped, taken up and kept as its own framework keeps it, under secagg too."""
+    limits = {"join_grace": 0.2, "min_clients": 2, "quorum_timeout": 0.1, "rejoin_grace": 0.1}
+    federation = Federation(small, plan(rounds=2, model={"sklearn": {}}, federation=limits, **more))
+
+    async def scene() -> None:
+        async with federation.server() as (_, server):
+
+            async def leave(number: int) -> None:
+                if number == 2:
+                    raise asyncio.CancelledError
+
+            clients = [federation.client(number, before_round=leave) for number in range(2)]
+            with pytest.raises(QuorumError):
+                await server
+            await asyncio.wait(clients)
+        assert (federation.summary["status"], federation.summary["rounds"]) == ("stopped", 1)
+        async with federation.server() as (state, server):
+            assert state.resumed
+            clients = [federation.client(number) for number in range(2)]
+            await server
+            await asyncio.gather(*clients)
+
+    run(scene())
+    summary = federation.summary
+    assert (summary["status"], summary["rounds"]) == ("completed", 2)
+    folder = small.results / "latest"
+    kept = np.load(folder / "model.npz", allow_pickle=False)
+    images, labels = shards.load_test(small.test)
+    scores = images.reshape(len(images), -1) / 255 @ kept["coef"].T + kept["intercept"]
+    assert summary["test_accuracy"] == pytest.approx(float((scores.argmax(axis=1) == labels).mean()))
+    assert not (folder / "model.keras").exists()
 
 
 def test_more_clients_than_asked_for_are_all_dealt_in(small: Paths) -> None:

@@ -13,7 +13,7 @@ from services.experiment import Plan
 from services.experiment.algorithm import Aggregator, Module, Regularizer
 from services.experiment.model import Preset
 from services.schedules import ScheduledOptimizer
-from services.server import model
+from services.server.engines.tensorflow import PRESETS
 from services.server.model import build_model, build_optim
 
 Weights = list[Any]
@@ -32,7 +32,7 @@ def weights(of: Plan) -> Weights:
 
 def test_every_preset_can_be_built() -> None:
     """The presets that a file may name are those there are layers for."""
-    assert set(model.PRESETS) == set(get_args(Preset)) == set(COUNTS)
+    assert set(PRESETS) == set(get_args(Preset)) == set(COUNTS)
 
 
 COUNTS = {"cnn": 54_410, "cnn-strided": 106_122, "cnn-large": 218_490, "mlp": 199_210, "logistic": 7_850}
@@ -62,7 +62,7 @@ def test_the_cnn_is_that_of_the_example() -> None:
     assert (dense.units, conv.activation.__name__, dense.activation.__name__) == (10, "relu", "softmax")
 
 
-@pytest.mark.parametrize("preset", model.PRESETS)
+@pytest.mark.parametrize("preset", PRESETS)
 def test_features_become_probabilities_or_are_refused(preset: str) -> None:
     """Networks of dense layers take vectors of features; those of convolutions say which do."""
     if preset in {"mlp", "logistic"}:
@@ -75,7 +75,7 @@ def test_features_become_probabilities_or_are_refused(preset: str) -> None:
     assert caught.value.wanted == "model mlp or logistic, which take vectors"
 
 
-@pytest.mark.parametrize("preset", model.PRESETS)
+@pytest.mark.parametrize("preset", PRESETS)
 def test_images_that_are_too_small_are_refused(preset: str) -> None:
     """A network takes images of any size down to one that its layers leave nothing of, and then says so in one line."""
     if preset in {"mlp", "logistic"}:
@@ -88,7 +88,7 @@ def test_images_that_are_too_small_are_refused(preset: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("preset", model.PRESETS)
+@pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("shape", [(5, 28, 28), (5, 28, 28, 1)])
 def test_images_become_probabilities(preset: str, shape: tuple[int, ...]) -> None:
     """Images with or without the axis of channels give ten probabilities each, which sum to one."""
@@ -99,7 +99,7 @@ def test_images_become_probabilities(preset: str, shape: tuple[int, ...]) -> Non
     np.testing.assert_allclose(outputs.sum(axis=1), 1, rtol=1e-5)
 
 
-@pytest.mark.parametrize("preset", model.PRESETS)
+@pytest.mark.parametrize("preset", PRESETS)
 def test_a_seed_gives_its_weights_again(preset: str) -> None:
     """The same seed draws the same initial weights, whatever was drawn before; another seed draws others."""
     first = weights(plan(model=preset, seed=1))

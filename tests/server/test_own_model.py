@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -38,7 +38,8 @@ def build(folder: Path, body: str, shape: tuple[int, ...] = (28, 28), head: str 
     """Build what the function of that body returns."""
     (folder / "m.py").write_text(head + body, encoding="utf-8")
     read = source.read("m.py:build", folder)
-    return build_model(Plan.model_validate({"model": {"module": "m.py:build"}, "seed": 3}), shape, 10, read)
+    plan = Plan.model_validate({"model": {"module": "m.py:build"}, "seed": 3})
+    return cast("TensorflowModel", build_model(plan, shape, 10, read))
 
 
 def refusal(folder: Path, body: str, head: str = HEAD) -> str:

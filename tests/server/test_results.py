@@ -20,7 +20,6 @@ from services import experiment
 from services.errors import StorageError
 from services.experiment import Plan
 from services.server import results
-from services.server.model import build_model
 from services.server.results import ClientRound, Round, RunFolder
 from services.source import Source
 
@@ -235,25 +234,6 @@ def test_the_plan_in_the_folder_is_the_plan(tmp_path: Path) -> None:
     assert not (folder.path / "model.py").exists()
     folder.write_plan(plan, Source(tmp_path / "own.py", "def build(): ...", "build"))
     assert (folder.path / "model.py").read_text(encoding="utf-8") == "def build(): ..."
-
-
-@pytest.mark.filterwarnings("error:Skipping variable loading")
-def test_the_model_loads_in_plain_keras(tmp_path: Path) -> None:
-    """model.keras gives the network's predictions, loss and accuracy in plain Keras, and loads without a warning."""
-    network = build_model(Plan(seed=3)).get_wrapped_model()
-    folder = RunFolder.create(tmp_path)
-    folder.write("model.keras", b"older")
-    folder.write_model(network)
-    images = np.random.default_rng(0).random((20, 28, 28), np.float32)
-    outputs = network.predict_on_batch(images)
-    labels = outputs.argmax(axis=1)
-    labels[:5] = (labels[:5] + 1) % 10
-    loaded = keras.saving.load_model(folder.path / "model.keras")
-    np.testing.assert_array_equal(loaded.predict_on_batch(images), outputs)
-    loss, accuracy = loaded.evaluate(images, labels, verbose=0)
-    assert accuracy == pytest.approx(0.75)
-    assert loss == pytest.approx(-np.log(outputs[np.arange(20), labels]).mean(), rel=1e-5)
-    assert {path.name for path in folder.path.iterdir()} == {".lock", "events.csv", "model.keras"}
 
 
 def test_versions_are_those_installed() -> None:

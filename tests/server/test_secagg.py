@@ -13,8 +13,8 @@ from keras import layers
 
 from services.errors import QuorumError
 from services.paths import Paths
+from services.server.engines.tensorflow import PRESETS
 from services.server.federation import Federation as Rounds
-from services.server.model import PRESETS
 from tests.federation import PATIENCE, Federation, plan
 
 T = TypeVar("T")
