@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import http.client
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,12 @@ QUICK: dict[str, Any] = {
     "federation": {"join_timeout": 90, "join_grace": 2, "rejoin_grace": 8, "quorum_timeout": 60},
 }
 """A plan that comes to its end in seconds once everybody is there."""
+
+
+def plan(rounds: int, steps: int = 60, **federation: Any) -> dict[str, Any]:
+    """Make a plan of rounds that last a few seconds each."""
+    changed = QUICK["federation"] | federation
+    return QUICK | {"rounds": rounds, "train": {"batch_size": 32, "steps": steps}, "federation": changed}
 
 
 class Stack:
@@ -90,11 +98,11 @@ class Stack:
 
     def down(self) -> None:
         """Remove everything of this project, volumes too."""
-        self.compose("down", "--volumes", "--timeout", "3", "--remove-orphans", check=False)
+        self.compose("down", "--volumes", "--timeout", "0", "--remove-orphans", check=False)
 
     def wait_server(self, seconds: float = 240) -> int:
         """Wait for the server's end and give its exit code."""
-        return int(self.docker("wait", self.container("server"), seconds=seconds))
+        return self.exit_code(self.container("server"), seconds)
 
     def container(self, service: str, number: int = 1) -> str:
         """Name a container."""
@@ -105,16 +113,42 @@ class Stack:
         return self.docker("inspect", "--format", f"{{{{{field}}}}}", container)
 
     def exit_code(self, container: str, seconds: float = 60) -> int:
-        """Wait for a container's end and give its exit code."""
-        return int(self.docker("wait", container, seconds=seconds))
+        """Wait for a container's end, after the last of its restarts, and give its exit code."""
+        end = time.monotonic() + deadline(seconds)
+        while True:
+            # `docker wait` also returns where Docker restarts the container, and may then tell 0 whatever the code was
+            self.docker("wait", container, seconds=seconds)
+            state, code = self.inspect(container, ".State.Status}} {{.State.ExitCode").split()
+            if state == "exited":
+                return int(code)
+            assert time.monotonic() < end, f"{container} goes on: {state}"
+
+    def exit_codes(self, container: str, since: float) -> list[int]:
+        """List the codes of a container's ends from `since` (seconds since 1970) on, those before a restart too."""
+        codes = self.docker(
+            "events", "--since", f"{since:.3f}", "--until", f"{time.time():.3f}", "--filter", f"container={container}",
+            "--filter", "event=die", "--format", '{{index .Actor.Attributes "exitCode"}}',
+        )  # fmt: skip
+        return [int(code) for code in codes.split()]
+
+    def first_code(self, container: str, since: float, seconds: float = 120) -> int:
+        """Wait for a container's first end from `since` on, and give its exit code, though Docker restarts it."""
+        self.until(lambda: bool(self.exit_codes(container, since)), f"the end of {container}", seconds)
+        return self.exit_codes(container, since)[0]
 
     def kill(self, container: str, number: signal.Signals = signal.SIGKILL) -> None:
         """Kill a container's first process, as a crash would: `docker kill` would void its restart policy."""
         self.as_root("kill", f"-{number.value}", self.inspect(container, ".State.Pid"))
 
-    def as_root(self, *words: str) -> None:
-        """Run a command of the host as root."""
-        subprocess.run([*([] if os.geteuid() == 0 else ["sudo"]), *words], check=True, timeout=deadline(30))
+    def process(self, container: str) -> int:
+        """Tell the process, as the host counts, of the command that a container's process 1 has started."""
+        first = self.inspect(container, ".State.Pid")
+        return int(Path(f"/proc/{first}/task/{first}/children").read_text(encoding="ascii").split()[0])
+
+    def as_root(self, *words: str, seconds: float = 30) -> str:
+        """Run a command of the host as root and give what it prints."""
+        command = [*([] if os.geteuid() == 0 else ["sudo"]), *words]
+        return self._run(command, check=True, seconds=seconds).stdout
 
     def mount_disk(self, folder: Path, *, megabytes: int) -> None:
         """Mount a disk of its own, and of that size, at `folder`."""
@@ -131,12 +165,21 @@ class Stack:
         # Compose clears the line before it prints, even where there is no terminal
         return (result.stdout + result.stderr).replace("\x1b[2K", "")
 
+    def said(self, container: str) -> str:
+        """Everything that one container has written."""
+        result = self._run(["docker", "logs", container], check=True, seconds=30)
+        return result.stdout + result.stderr
+
     def name_of(self, container: str) -> str:
-        """Tell which identity a client's container has claimed."""
-        log = self.docker("logs", container) + self._run(["docker", "logs", container], check=True, seconds=30).stderr
-        names = re.findall(r"client: (client_\d+) looks for", log)
-        assert names, f"{container} has claimed no identity: {log}"
-        return str(names[-1])
+        """Tell which identity a client's container has claimed, as soon as it has."""
+        names: list[str] = []
+
+        def claimed() -> bool:
+            names[:] = re.findall(r"client: (client_\d+) looks for", self.said(container))
+            return bool(names)
+
+        self.until(claimed, f"{container} to claim an identity")
+        return names[-1]
 
     def clients(self) -> list[str]:
         """Names of the client containers that run."""
@@ -162,13 +205,33 @@ class Stack:
         with path.open(newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
 
+    def of_round(self, number: int) -> list[dict[str, str]]:
+        """Rows of `clients.csv` for one round."""
+        return [row for row in self.table("clients.csv") if row["round"] == str(number)]
+
     @property
     def rounds(self) -> int:
         """Number of rounds that are in the history."""
         return len(self.table("history.csv"))
 
+    @property
+    def status(self) -> dict[str, Any]:
+        """What the status page tells; nothing while there is none."""
+        address = f"http://127.0.0.1:{self.environment['STATUS_PORT']}/status"
+        try:
+            with urllib.request.urlopen(address, timeout=deadline(10)) as answer:
+                content: dict[str, Any] = json.load(answer)
+        except (OSError, http.client.HTTPException):
+            return {}
+        return content
+
+    @property
+    def phase(self) -> str:
+        """What the server is at."""
+        return str(self.status.get("phase", ""))
+
     def until(self, condition: Callable[[], bool], what: str, seconds: float = 90) -> None:
-        """Wait until `condition` holds; look at it five times a second.
+        """Wait until `condition` holds; look at it ten times a second.
 
         Raises:
             AssertionError: it did not come to that, with the server's last lines.
@@ -176,7 +239,15 @@ class Stack:
         end = time.monotonic() + deadline(seconds)
         while not condition():
             assert time.monotonic() < end, f"waited in vain for {what}:\n{self.log('server')[-3000:]}"
-            time.sleep(0.2)
+            time.sleep(0.1)
+
+    def until_begins(self, phase: str, seconds: float = 90) -> int:
+        """Wait until the server goes over to `phase`; tells the round that this is in."""
+        self.until(lambda: self.phase not in {phase, ""}, f"another phase than {phase}", seconds)
+        self.until(lambda: self.phase == phase, f"phase {phase}", seconds)
+        seen = self.status
+        assert seen["phase"] == phase, f"{phase} was over at once"
+        return int(seen["round"]) + (phase == "training")
 
     def until_round(self, number: int, seconds: float = 120) -> None:
         """Wait until round `number` is in the history."""

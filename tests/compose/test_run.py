@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -17,7 +18,7 @@ import yaml
 from services import shards
 from services.init import dataset
 from services.paths import Paths
-from tests.compose.conftest import Maker
+from tests.compose.conftest import Maker, stacks
 from tests.compose.stack import QUICK, Stack
 from tests.support import RAW, REPOSITORY, deadline
 
@@ -83,27 +84,31 @@ def test_the_default_run_reaches_its_accuracy_and_leaves_its_results(make_stack:
     assert left == ""
 
 
-@pytest.mark.parametrize("way", ["CLIENTS=5", "--scale client=5"])
-def test_the_size_is_what_comes_at_the_start(make_stack: Maker, way: str) -> None:
-    """Five clients train the whole data set, whether CLIENTS or the command line says so."""
-    stack = make_stack(**({"CLIENTS": 5} if way == "CLIENTS=5" else {}))
-    stack.up(*(["--scale", "client=5"] if way != "CLIENTS=5" else []))
-    assert stack.wait_server() == 0
-    stack.check_history(3)
-    rows = [row for row in stack.table("clients.csv") if row["round"] == "3"]
-    assert [(row["client"], row["size"], row["seat"]) for row in rows] == [
-        (f"client_{i}", "5", f"{i}") for i in range(5)
-    ]
+@pytest.fixture(scope="module")
+def dealt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Let init deal data and identities, and nothing else."""
+    with stacks("dealt", tmp_path_factory.mktemp("dealt")) as make:
+        stack = make()
+        stack.compose("run", "--rm", "--no-deps", "init", "init", "--drop-to", "10001")
+        yield stack
 
 
-def test_the_shards_in_the_volume_are_disjoint_and_whole(make_stack: Maker, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def waiting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Start a server that waits for two clients, and one of them."""
+    with stacks("waiting", tmp_path_factory.mktemp("waiting")) as make:
+        stack = make(QUICK | {"federation": {"join_timeout": 250}}, CLIENTS=2)
+        stack.up("--scale", "client=1")
+        stack.until(lambda: "listening" in stack.log("server"), "the server")
+        yield stack
+
+
+def test_the_shards_in_the_volume_are_disjoint_and_whole(dealt: Stack, tmp_path: Path) -> None:
     """What init has dealt in its volume gives each of the 60,000 images to exactly one client, at every size."""
-    stack = make_stack()
-    stack.compose("run", "--rm", "--no-deps", "init", "init", "--drop-to", "10001")
     copy = tmp_path / "shards"
-    holder = stack.docker("create", "--volume", f"{stack.name}_shards:/shards:ro", stack.image)
-    stack.docker("cp", f"{holder}:/shards", str(copy))
-    stack.docker("rm", holder)
+    holder = dealt.docker("create", "--volume", f"{dealt.name}_shards:/shards:ro", dealt.image)
+    dealt.docker("cp", f"{holder}:/shards", str(copy))
+    dealt.docker("rm", holder)
     manifest = shards.read_manifest(copy)
     assert manifest.sizes == tuple(range(1, 9))
     for size in manifest.sizes:
@@ -111,11 +116,9 @@ def test_the_shards_in_the_volume_are_disjoint_and_whole(make_stack: Maker, tmp_
         np.testing.assert_array_equal(np.sort(np.concatenate(held)), np.arange(60_000))
 
 
-def test_containers_hold_only_what_they_need(make_stack: Maker) -> None:
+def test_containers_hold_only_what_they_need(waiting: Stack) -> None:
     """The server mounts no training image, a client no server key and no results, and nobody holds the CA's key."""
-    stack = make_stack()
-    stack.up("--scale", "client=1")
-    stack.until(lambda: len(stack.clients()) == 1, "a client")
+    stack = waiting
     listed = "import os; print([f'{r}/{f}' for d in ('data','certs','results') for r, _, fs in os.walk(d) for f in fs])"
     server = stack.docker("exec", stack.container("server"), "python", "-c", listed)
     client = stack.docker("exec", stack.container("client"), "python", "-c", listed)
@@ -160,12 +163,9 @@ def issue(folder: Path, *words: str) -> Path:
     return folder / "clients"
 
 
-def test_who_has_no_valid_certificate_is_refused_in_one_line(make_stack: Maker, tmp_path: Path) -> None:
+def test_who_has_no_valid_certificate_is_refused_in_one_line(waiting: Stack, tmp_path: Path) -> None:
     """A foreign, an expired and a missing certificate end the client with code 4 and one line, and change nothing."""
-    stack = make_stack(CLIENTS=1)
-    stack.up("--scale", "client=0")
-    stack.until(lambda: "listening" in stack.log("server"), "the server")
-
+    stack = waiting
     foreign = issue(tmp_path / "foreign", "0")
     code, said = client_with(stack, foreign)
     assert code == 4
@@ -194,7 +194,7 @@ def test_who_has_no_valid_certificate_is_refused_in_one_line(make_stack: Maker, 
     log = stack.log("server")
     assert "refused a connection in its TLS handshake: its certificate is not accepted (" in log
     assert "Traceback" not in log + said
-    stack.up("--scale", "client=1")
+    stack.up()
     assert stack.wait_server() == 0
 
 
@@ -260,12 +260,10 @@ def test_one_variable_sets_any_value(make_stack: Maker) -> None:
     assert stack.summary["experiment"]["train"]["steps"] == 2
 
 
-def test_settings_that_contradict_kept_data_name_both(make_stack: Maker) -> None:
+def test_settings_that_contradict_kept_data_name_both(dealt: Stack) -> None:
     """Another scheme than the kept data was dealt with is code 7, one line, and the data stay as they are."""
-    stack = make_stack()
-    stack.compose("run", "--rm", "--no-deps", "init", "init", "--drop-to", "10001")
-    stack.environment["SCHEME"] = "labels"
-    result = stack.compose("run", "--rm", "--no-deps", "init", "init", "--drop-to", "10001", check=False)
+    dealt.environment["SCHEME"] = "labels"
+    result = dealt.compose("run", "--rm", "--no-deps", "init", "init", "--drop-to", "10001", check=False)
     assert result.returncode == 7
     said = (result.stdout + result.stderr).splitlines()[-1]
     assert "was dealt with scheme iid; wanted scheme labels as asked now; set SCHEME, SEED or EXPERIMENT back" in said
