@@ -210,6 +210,7 @@ class Run:
                     raise
                 except TrainingError as exc:
                     await self.endpoint.tell(CancelTraining(str(exc)), FAREWELL_TIMEOUT)
+                    await self.endpoint.dismiss(str(exc), failed=True)
                     raise
                 await self._part("the run is completed")
             reason = "" if self.federation is None else self.federation.reason

@@ -19,10 +19,18 @@ from declearn.communication.websockets import WebsocketsClient
 from declearn.version import VERSION
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatusCode, InvalidURI
 
-from services.errors import FedError, IdentityError, LostError, NetworkError, RefusedError, UsageError
+from services.errors import (
+    FedError,
+    IdentityError,
+    LostError,
+    NetworkError,
+    RefusedError,
+    TrainingError,
+    UsageError,
+)
 from services.transport.hub import NAME_IN_USE
 from services.transport.messages import DEALABLE, PROBES
-from services.transport.server import CLOSE_TIMEOUT, LIVENESS_TIMEOUT
+from services.transport.server import CLOSE_TIMEOUT, FAILED, LIVENESS_TIMEOUT
 
 CERTIFICATE_ALERTS = ("CERTIFICATE", "UNKNOWN_CA", "BAD_CERT")
 """Parts of the names of TLS alerts by which a server refuses a client's certificate (RFC 8446, section 6.2)."""
@@ -114,9 +122,11 @@ class ClientEndpoint(WebsocketsClient, register=False):
         if self._socket is not None:
             await self._socket.wait_closed()
 
-    def loss(self, cause: Exception | None = None) -> LostError:
-        """Word why the connection is gone: lost, or closed for good by the server."""
+    def loss(self, cause: Exception | None = None) -> FedError:
+        """Word why the connection is gone: lost, or closed for good by the server, whose run is over or has failed."""
         socket_ = self._socket
+        if socket_ is not None and socket_.close_code == FAILED:
+            return TrainingError(f"the server cancelled training ({socket_.close_reason})")
         if socket_ is not None and socket_.close_code == websockets.frames.CloseCode.NORMAL_CLOSURE:
             return DismissedError(socket_.close_reason or "the server closed the connection")
         detail = "" if cause is None else f" ({cause})"

@@ -45,12 +45,18 @@ FAREWELL_TIMEOUT = 3.0
 MOST_FRAMES = 4
 """Frames of one connection that wait in memory to be read; the rest waits at its sender."""
 
-OUR_VERDICTS = {
+OUR_VERDICTS: dict[int, str] = {
     CloseCode.PROTOCOL_ERROR: "a malformed frame",
     CloseCode.INVALID_DATA: "a text that is none",
     CloseCode.MESSAGE_TOO_BIG: "a frame that is too large",
 }
 """Codes with which the websocket library ends a connection by itself, and why."""
+
+FAILED = 4000
+"""Code with which the server closes on its clients when the run has failed; one of those left to applications."""
+
+LONGEST_REASON = 123
+"""Bytes of a reason that a close frame has room for (RFC 6455, section 5.5.1)."""
 
 CLEAN_CODES = (CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY)
 """Codes by which a client says that it leaves (RFC 6455, section 7.4.1); any other end is a lost connection."""
@@ -180,10 +186,16 @@ class ServerEndpoint(WebsocketsServer, register=False):
         await self.handler.purge()
         self.door.refusals.tell()
 
-    async def dismiss(self, reason: str) -> None:
-        """Close every client's connection for good: those that are at work learn from it that the run is over."""
-        sockets_ = list(self.handler.registered_clients)
-        closing = (socket.close(CloseCode.NORMAL_CLOSURE, reason) for socket in sockets_)
+    async def dismiss(self, reason: str, *, failed: bool = False) -> None:
+        """Close every client's connection for good: those that are at work learn from it that the run is over, and how.
+
+        Args:
+            reason: why, in a few words.
+            failed: the run has failed.
+        """
+        code = FAILED if failed else CloseCode.NORMAL_CLOSURE
+        words = one_line(reason, 400).encode()[:LONGEST_REASON].decode(errors="ignore")
+        closing = (socket.close(code, words) for socket in list(self.handler.registered_clients))
         await asyncio.gather(*closing, return_exceptions=True)
 
     def traits(self, client: str) -> frozenset[str]:
@@ -273,7 +285,7 @@ class ServerEndpoint(WebsocketsServer, register=False):
         except StreamRefusedError:
             self.door.refusals.note(gate.peer, "a chunked answer, which it does not take")
         except ConnectionClosed as exc:
-            verdict = OUR_VERDICTS.get(CloseCode(exc.sent.code)) if exc.sent is not None else None
+            verdict = OUR_VERDICTS.get(exc.sent.code) if exc.sent is not None else None
             if verdict is not None and not exc.rcvd_then_sent:
                 self.door.refusals.note(gate.peer, verdict)
             # the watch says the rest

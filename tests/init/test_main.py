@@ -39,21 +39,19 @@ def _plan(seed: int = 0, **data: Any) -> Plan:
 class Outcome:
     """What one `init` in a process of its own did."""
 
-    seconds: float
     modules: frozenset[str]
     lines: tuple[str, ...]
 
 
 _SCRIPT = """
-import json, logging, sys, time
-began = time.monotonic()
+import json, logging, sys
 from pathlib import Path
 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
 from services import experiment, settings
 from services.init import main
 from services.paths import Paths
 main.run(settings.load({}), experiment.load(Path(sys.argv[2])), Paths(Path(sys.argv[1])))
-print(json.dumps([time.monotonic() - began, sorted(sys.modules)]))
+print(json.dumps(sorted(sys.modules)))
 """
 
 
@@ -66,8 +64,7 @@ def _process(root: Path) -> Outcome:
         check=True,
         timeout=deadline(60),
     )
-    seconds, modules = json.loads(done.stdout)
-    return Outcome(seconds, frozenset(modules), tuple(done.stderr.splitlines()))
+    return Outcome(frozenset(json.loads(done.stdout)), tuple(done.stderr.splitlines()))
 
 
 @dataclass(frozen=True)
@@ -93,9 +90,8 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealRuns]:
     shutil.rmtree(paths.root)
 
 
-def test_first_run_is_ready_in_ten_seconds(real: RealRuns) -> None:
-    """A first run, with the defaults, takes less than 10 s and says what it made."""
-    assert real.first.seconds < deadline(10)
+def test_a_first_run_says_what_it_made(real: RealRuns) -> None:
+    """A first run, with the defaults, tells of the data set, of who holds what, and of the identities."""
     text = "\n".join(real.first.lines)
     assert text.startswith(
         "data set mnist: 60,000 + 10,000 images written\n"
@@ -107,9 +103,8 @@ def test_first_run_is_ready_in_ten_seconds(real: RealRuns) -> None:
     assert re.fullmatch(r"ready for up to 32 clients, in \d+\.\d s", real.first.lines[-1])
 
 
-def test_second_run_takes_two_seconds_and_touches_nothing(real: RealRuns) -> None:
-    """When nothing is to do `init` takes less than 2 s, imports no declearn, and no file changes."""
-    assert real.second.seconds < deadline(2)
+def test_a_second_run_touches_nothing(real: RealRuns) -> None:
+    """When nothing is to do `init` imports neither declearn nor matplotlib, which take seconds, and no file changes."""
     assert not real.touched
     assert not {"declearn", "matplotlib"} & real.second.modules
     assert "data set mnist: 60,000 + 10,000 images kept" in real.second.lines

@@ -13,7 +13,7 @@ import pytest
 import websockets
 from declearn import messaging
 
-from services.errors import IdentityError, NetworkError, RefusedError
+from services.errors import IdentityError, NetworkError, RefusedError, TrainingError
 from services.init import identities
 from services.paths import CA_CERTIFICATE, client_certificate, client_key
 from services.transport import tls
@@ -142,6 +142,22 @@ def test_a_certificate_that_expires_while_in_use_is_refused_at_the_next_handshak
     with pytest.raises(IdentityError) as caught:
         tls.client_context(tmp_path / CA_CERTIFICATE, expired, tmp_path / "clients" / client_key("client_0"))
     assert "expired on" in str(caught.value)
+
+
+def test_a_failed_run_is_told_to_those_who_are_at_work(site: Site) -> None:
+    """A client that collects no message when the run fails learns of it, and why, from how its connection ends."""
+
+    async def scene() -> None:
+        async with site.server() as server:
+            client = site.client(server)
+            await client.start()
+            await server.dismiss("no client can train: " + "é" * 100, failed=True)
+            await asyncio.wait_for(client.lost(), PATIENCE)
+            told = client.loss()
+            assert isinstance(told, TrainingError)
+            assert str(told).startswith("the server cancelled training (no client can train: éé")
+
+    run(scene())
 
 
 def test_anybody_joins_where_client_authentication_is_off(site: Site) -> None:
