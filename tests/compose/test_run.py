@@ -266,7 +266,10 @@ def test_settings_that_contradict_kept_data_name_both(dealt: Stack) -> None:
     result = dealt.compose("run", "--rm", "--no-deps", "init", "init", "--drop-to", "10001", check=False)
     assert result.returncode == 7
     said = (result.stdout + result.stderr).splitlines()[-1]
-    assert "was dealt with scheme iid; wanted scheme labels as asked now; set SCHEME, SEED or EXPERIMENT back" in said
+    assert (
+        "was dealt with scheme iid; wanted scheme labels as asked now; set SCHEME, SEED, EXPERIMENT or DATA back"
+        in said
+    )
     assert "docker compose down -v" in said
 
 

@@ -61,9 +61,8 @@ def test_a_run_comes_to_its_end_through_faults_at_random(make_stack: Maker) -> N
     )
     stack.up()
     stack.until_round(1, seconds=150)
-    assert [(row["client"], row["size"], row["seat"]) for row in stack.of_round(1)] == [
-        (f"client_{seat}", "5", f"{seat}") for seat in range(5)
-    ]
+    # a liveness time-out this short may miss a client that imports TensorFlow beside four others, and it returns
+    stack.until(lambda: stack.table("history.csv")[-1]["size"] == str(CLIENTS), "a round of all clients")
     paused: set[str] = set()
     end = time.monotonic() + deadline(420)
     while stack.summary["status"] != "completed":
