@@ -18,6 +18,7 @@ from services.experiment.contradictions import CONTRADICTION
 from services.experiment.methods import CriterionPlugin, FairnessPlugin, MetricPlugin, SamplerPlugin
 from services.experiment.model import SklearnModel
 from services.experiment.plugins import AGGREGATORS, MODULES, REGULARIZERS, SCHEDULERS, Plugin
+from services.experiment.privacy import Privacy
 from services.server import checkpoint
 from services.server.engines.sklearn import SklearnEngine
 from services.server.engines.tensorflow import TensorflowEngine
@@ -116,10 +117,11 @@ def test_every_column_is_documented() -> None:
     clients, events = rest.split("`events.csv` has")
     assert [column for cells in rows(history) for column in words(cells[0])] == list(HISTORY_COLUMNS)
     assert set(words(clients)) == {*CLIENT_COLUMNS, "trained", "idle", "gone", "late", "error"}
-    rooms = [REPOSITORY / "services" / "server" / name for name in ("attendance.py", "boundary.py", "federation.py")]
+    names = ("attendance.py", "boundary.py", "federation.py", "privacy.py")
+    rooms = [REPOSITORY / "services" / "server" / name for name in names]
     source = "".join(room.read_text(encoding="utf-8") for room in rooms)
     told = set(
-        re.findall(r'"(joined|returned|left|lost|forgotten|refused|standby|dealt|dropped|void|unagreed)"', source)
+        re.findall(r'"(joined|returned|left|lost|forgotten|refused|standby|dealt|dropped|void|unagreed|spent)"', source)
     )
     assert set(words(events)) == {*EVENT_COLUMNS, *told, "resumed"}
 
@@ -139,7 +141,7 @@ def test_every_file_of_a_run_is_documented() -> None:
     written = set(re.findall(r'(?:write\(|/ )"(\w+\.\w+)"', source))
     table = section(OPERATING, "Results").split("`summary.json`:")[0]
     models = {TensorflowEngine.file, SklearnEngine.file}
-    named = {str(checkpoint.FILE), LOCK, MODEL_SOURCE, distribution.FILE, *models}
+    named = {str(checkpoint.FILE), str(checkpoint.LEDGER), LOCK, MODEL_SOURCE, distribution.FILE, *models}
     assert {words(cells[0])[0] for cells in rows(table)} == written | named
 
 
@@ -227,7 +229,25 @@ OPTIONAL = {"train.steps": int, "early_stop.patience": int, "robust.max_update_n
 """Numbers that are null by default, and what they are."""
 
 
-def accepts(key: str, value: float) -> bool:
+def test_every_key_of_privacy_is_documented() -> None:
+    """The page on privacy has a row for each key of its section, in order, with its choices, bounds and default."""
+    page = (REPOSITORY / "docs" / "privacy.md").read_text(encoding="utf-8")
+    properties = Privacy.model_json_schema()["properties"]
+    table = rows(section(page, "Keys"))
+    assert [words(cells[0])[0] for cells in table] == list(properties)
+    for cells, schema in zip(table, properties.values(), strict=True):
+        default = yaml.safe_load(words(cells[2])[0]) if words(cells[2]) else None
+        assert (default if default is None or isinstance(default, str) else float(default)) == schema.get("default")
+        assert words(cells[1]) == schema.get("enum", [])
+        for sign, bound in re.findall(r"([><]) (\d+)", cells[1]):
+            step = 1e-3 if sign == ">" else -1e-3
+            needed = {"epsilon": 1.0, "max_grad_norm": 1.0}
+            assert accepts("privacy", needed | {words(cells[0])[0]: int(bound) + step})
+            assert not accepts("privacy", needed | {words(cells[0])[0]: int(bound)})
+    Plan.model_validate(yaml.safe_load(page.split("```yaml")[1].split("```")[0]))
+
+
+def accepts(key: str, value: Any) -> bool:
     """Tell whether an experiment file may set `key` to `value`, if need be with another key beside it."""
     content: Any = value
     for part in reversed(key.split(".")):

@@ -21,6 +21,8 @@ RANKS = {
     "source": 1,
     "logs": 1,
     "signals": 1,
+    "randomness": 1,
+    "accounting": 2,
     "shards": 2,
     "schedules": 2,
     "distribution": 3,

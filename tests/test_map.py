@@ -19,6 +19,7 @@ ELSEWHERE = {
     "experiment/mistakes.py": "tests/experiment/test_files.py: a mistake is one in a file",
     "experiment/model.py": "tests/experiment/test_files.py: a section is tested as a part of a file",
     "experiment/notation.py": "tests/experiment/test_files.py: YAML is what a file is in",
+    "experiment/privacy.py": "tests/experiment/test_files.py: a section is tested as a part of a file",
     "experiment/plan.py": "tests/experiment/test_files.py: a section is tested as a part of a file",
     "server/engines/__init__.py": "tests/server/engines/test_sklearn.py: a plan's engine alone is imported",
     "transport/client.py": "tests/transport/test_endpoints.py: both ends meet there",

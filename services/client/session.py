@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import zlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -24,17 +24,28 @@ from declearn.secagg.utils import IdentityKeys
 from declearn.utils.serialize import msgpack_deserialize, msgpack_serialize
 
 from services import engine
+from services.accounting import Steps
 from services.client import secagg
 from services.client.dataset import check_fit, datasets, nothing
 from services.errors import DataError, FedError, LostError, NetworkError, TrainingError
 from services.shards import Shard
 from services.transport.client import ClientEndpoint, ConnectionLostError, DismissedError
-from services.transport.messages import ClientState, Deal, DealReply, Grouping, StandBy, StateQuery
+from services.transport.messages import (
+    ClientState,
+    Deal,
+    DealReply,
+    Grouping,
+    SpendingQuery,
+    SpendingReply,
+    StandBy,
+    StateQuery,
+)
 
 if TYPE_CHECKING:
     from declearn.communication.api import NetworkClient
 
     from services.client.dataset import ImageDataset
+    from services.client.privacy import PrivateTraining
     from services.client.training import LocalTraining
 
 T = TypeVar("T")
@@ -125,16 +136,20 @@ class Session(FederatedClient):
     async def handle_message(self, ser_msg: SerializedMessage[Any]) -> bool:
         """Replace upstream's dispatch: initialisation and dealing may come at any time, not only first."""
         kind = ser_msg.message_cls
-        if issubclass(kind, Deal):
-            await self._take_deal(ser_msg.deserialize())
+        answers: dict[type[Message], Callable[[Any], Awaitable[None]]] = {
+            ClientState: self._see_to_state,
+            Deal: self._take_deal,
+            SpendingQuery: self._tell_spending,
+            StateQuery: self._see_to_state,
+            messaging.MetadataQuery: self._collect_and_send_metadata,
+            messaging.PrivacyRequest: self._make_private,
+        }
+        if kind in answers:
+            await answers[kind](ser_msg.deserialize())
         elif issubclass(kind, StandBy):
             logger.warning("standing by: %s", ser_msg.deserialize().reason)
-        elif issubclass(kind, StateQuery | ClientState):
-            await self._see_to_state(ser_msg.deserialize())
         elif issubclass(kind, Grouping | messaging.FairnessSetupQuery | messaging.FairnessQuery):
             return await self._see_to_fairness(ser_msg.deserialize())
-        elif issubclass(kind, messaging.MetadataQuery):
-            await self._collect_and_send_metadata(ser_msg.deserialize())
         elif issubclass(kind, messaging.InitRequest):
             await self._initialise(ser_msg)
         elif issubclass(kind, SecaggSetupQuery):
@@ -175,19 +190,18 @@ class Session(FederatedClient):
 
     async def _initialise(self, ser_msg: SerializedMessage[Any]) -> None:
         """Replace upstream's `initialize`: the same answers, with a trainer that runs in a thread."""
-        from services.client.training import LocalTraining, local  # noqa: PLC0415 - imports TensorFlow
-
         await self._ready()
+        from services.client.privacy import PrivateTraining  # noqa: PLC0415 - imports TensorFlow
+        from services.client.training import LocalTraining, local  # noqa: PLC0415
+
         if self.trainmanager is not None and ser_msg.bin_data == self._init_request:
             # the same run after a lost connection: the optimizer's state is worth keeping
             await self.netwk.send_message(messaging.InitReply())
             return
         try:
             message: messaging.InitRequest = await asyncio.to_thread(ser_msg.deserialize)
-            if message.dpsgd or message.fairness:
-                raise TrainingError(
-                    "the server asks for declearn's DP-SGD or its set-up of fairness, which this client lacks"
-                )
+            if message.fairness:
+                raise TrainingError("the server asks for declearn's set-up of fairness, which this client lacks")
             self._secagg = message.secagg
             if self._secagg is not None and self._keys is None:
                 raise TrainingError("the server asks for secure aggregation, for which this client has no keys")
@@ -196,7 +210,7 @@ class Session(FederatedClient):
                 for part in (self.train_data, self.valid_data):
                     if part is not None:
                         check_fit(cast("ImageDataset", part), model.image_shape, model.classes, self._classes)
-            self.trainmanager = LocalTraining(
+            self.trainmanager = (PrivateTraining if message.dpsgd else LocalTraining)(
                 model=model,
                 optim=message.optim,
                 aggrg=message.aggrg,
@@ -214,6 +228,32 @@ class Session(FederatedClient):
             raise TrainingError(f"the server's model can't be set up ({exc})") from exc
         self._init_request, self._round_start = ser_msg.bin_data, (0, {})
         await self.netwk.send_message(messaging.InitReply())
+
+    async def _make_private(self, message: messaging.PrivacyRequest) -> None:
+        """Replace upstream's, which needs Opacus."""
+        try:
+            self._private().make_private(message)
+        except TrainingError as exc:
+            await self.netwk.send_message(messaging.Error(str(exc)))
+            raise
+        logger.info("trains by DP-SGD: at most epsilon %g, delta %g", *message.budget)
+        await self.netwk.send_message(messaging.PrivacyReply())
+
+    async def _tell_spending(self, message: SpendingQuery) -> None:
+        """Decide on the steps of the coming round, and tell the server, which keeps account."""
+        manager = self._private()
+        before, since = (
+            [Steps(rate, noise, int(count)) for rate, noise, count in part] for part in (message.before, message.since)
+        )
+        steps = await asyncio.to_thread(manager.spend, message.round_i, before, since)
+        await self.netwk.send_message(SpendingReply(rate=steps.rate, noise=steps.noise, steps=steps.count))
+
+    def _private(self) -> PrivateTraining:
+        from services.client.privacy import PrivateTraining  # noqa: PLC0415 - imports TensorFlow
+
+        if not isinstance(self.trainmanager, PrivateTraining):
+            raise TrainingError("the server asked for DP-SGD of a client that it did not set up for it")
+        return self.trainmanager
 
     async def training_round(self, message: messaging.TrainRequest) -> None:
         """Replace upstream's, which trains inside the event loop."""

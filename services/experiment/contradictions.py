@@ -417,3 +417,86 @@ def _own_data_are_read(plan: Plan) -> Contradiction | None:
                 f"leave out data.{key}, or set data.dataset to own",
             )
     return None
+
+
+@rule
+def _private_noise_is_not_repeated(plan: Plan) -> Contradiction | None:
+    if plan.privacy is None or not plan.deterministic:
+        return None
+    return Contradiction(
+        ("privacy", "deterministic"),
+        "privacy and deterministic contradict each other: noise that can be repeated hides nothing",
+        "leave out one of them",
+    )
+
+
+@rule
+def _per_image_gradients_need_a_network(plan: Plan) -> Contradiction | None:
+    if plan.privacy is None or plan.privacy.kind != "sample" or plan.model.sklearn is None:
+        return None
+    return Contradiction(
+        ("privacy", "model.sklearn"),
+        "privacy.kind sample and model.sklearn contradict each other: DP-SGD clips the gradient of each image, which is"
+        " computed of a network",
+        "set model to logistic, or privacy.kind to central",
+    )
+
+
+@rule
+def _central_privacy_sees_updates(plan: Plan) -> Contradiction | None:
+    if plan.privacy is None or plan.privacy.kind != "central" or plan.secagg is None:
+        return None
+    return Contradiction(
+        ("privacy", "secagg"),
+        "secagg and privacy.kind central contradict each other: the server clips each client's update, which secure"
+        " aggregation keeps from it",
+        "leave out secagg, or set privacy.kind to sample",
+    )
+
+
+@rule
+def _central_privacy_averages_alike(plan: Plan) -> Contradiction | None:
+    if plan.privacy is None or plan.privacy.kind != "central":
+        return None
+    scaffold = any(module.name in _SCAFFOLD.values() for module in plan.optimizer.client.modules)
+    weighted = plan.aggregator.parameters.get("steps_weighted")
+    stop = plan.early_stop
+    for key, at_odds, reason, remedy in (
+        (
+            "aggregator",
+            plan.aggregator.name != "averaging" or weighted,
+            "clients must count alike, so that none changes the average by more than the noise is made for",
+            "set aggregator to averaging, without steps_weighted",
+        ),
+        ("robust.aggregator", plan.robust.aggregator is not None, "noise is made for an average", "leave out one"),
+        (
+            "optimizer.client.modules",
+            scaffold,
+            "what SCAFFOLD tells the other clients has no noise",
+            "leave out scaffold-client and scaffold-server",
+        ),
+        ("sampling", plan.sampling.criteria(), "a criterion reads updates without noise", "draw without a criterion"),
+        (
+            "early_stop.metric",
+            stop.patience is not None and stop.metric in {"loss", "accuracy"},
+            "the clients' figures have no noise",
+            "watch test_loss or test_accuracy",
+        ),
+    ):
+        if at_odds:
+            return Contradiction(
+                ("privacy", key), f"privacy.kind central and {key} contradict each other: {reason}", remedy
+            )
+    return None
+
+
+@rule
+def _fairness_tells_of_images(plan: Plan) -> Contradiction | None:
+    if plan.privacy is None or plan.fairness.algorithm is None:
+        return None
+    return Contradiction(
+        ("privacy", "fairness.algorithm"),
+        "privacy and fairness.algorithm contradict each other: clients tell how many of their training images the model"
+        " gets right in each group, without noise",
+        "leave out one of them",
+    )

@@ -49,7 +49,7 @@ def explain(
         )
     value = first["input"]
     if first["type"] == "missing":
-        return ExperimentError(f"{source}: {where} is missing", "", f"add {location[-1]}")
+        return ExperimentError(f"{source}: {where} is missing", _MISSING.get(where, ""), f"add {location[-1]}")
     found = f"{source}: {where} is {kind(value) if isinstance(value, dict | list | None) else repr(value)}"
     remedy = f"correct {where}"
     wanted = _wanted(first, location)
@@ -82,6 +82,12 @@ def _first(errors: Iterable[Any]) -> dict[str, Any]:
             found.append(dict(error) | {"loc": where, "place": where})
     return next((each for each in found if each["type"] == "extra_forbidden"), found[0])
 
+
+_MISSING = {
+    "privacy.epsilon": "a privacy budget",
+    "privacy.max_grad_norm": "a norm to clip to: no noise hides what has no bound",
+}
+"""What was wanted, by the key that is missing."""
 
 _WANTED = {
     "bool_type": "true or false",

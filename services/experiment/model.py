@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from services.experiment.base import Number, Section, Truth
 
-Preset = Literal["cnn", "cnn-strided", "cnn-large", "mlp", "logistic"]
+Preset = Literal["cnn", "cnn-strided", "cnn-large", "mlp", "logistic", "cnn-tanh"]
 
 SklearnLoss = Literal[
     "hinge",
@@ -57,8 +57,8 @@ class Model(Section):
 
     Attributes:
         preset: `cnn` is that of declearn's MNIST example; `cnn-strided` learns more in the same time, `cnn-large` most
-            of all, at thrice the work; `mlp` is the 2NN of McMahan et al. 2017; `logistic` has no hidden layer. None
-            where another key says what is trained.
+            of all, at thrice the work; `mlp` is the 2NN of McMahan et al. 2017; `logistic` has no hidden layer;
+            `cnn-tanh` is small, for DP-SGD. None where another key says what is trained.
         module: a file in the folder MODELS and a function in it, as `my_model.py:build`.
         sklearn: a linear model of scikit-learn.
     """

@@ -13,6 +13,7 @@ from services.experiment.data import Data
 from services.experiment.methods import EarlyStop, Fairness, MetricPlugin, Robust, SamplerPlugin
 from services.experiment.model import Model, Preset, named
 from services.experiment.plugins import plugin
+from services.experiment.privacy import Privacy
 
 Secagg = Literal["masking", "joye-libert"]
 
@@ -74,6 +75,7 @@ class Plan(Section):
         sampling: who of those that are there takes part in a round.
         metrics: what the clients compute on their validation images beside loss and accuracy.
         secagg: method of secure aggregation, by which the server reads only the sum of what clients send, or null.
+        privacy: differential privacy, or null.
     """
 
     rounds: Positive = 5
@@ -91,6 +93,7 @@ class Plan(Section):
     fairness: Fairness = Fairness()
     robust: Robust = Robust()
     secagg: Secagg | None = None
+    privacy: Privacy | None = None
     federation: Federation = Federation()
 
     @model_validator(mode="after")

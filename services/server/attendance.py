@@ -40,6 +40,7 @@ class Attendance:
         folder: where events are told.
         sizes: the numbers of clients the data set can be dealt to; empty where there is nothing to deal.
         request: makes what a newcomer is set up with.
+        privacy: makes what it is set up with after that, where it is to train by DP-SGD.
         on_join: is told the name of whoever joins.
         now: tells the number of the last round.
 
@@ -57,6 +58,7 @@ class Attendance:
         sizes: tuple[int, ...],
         *,
         request: Callable[[], messaging.InitRequest],
+        privacy: Callable[[], messaging.PrivacyRequest] | None,
         on_join: Callable[[str], None],
         now: Callable[[], int],
     ) -> None:
@@ -68,6 +70,7 @@ class Attendance:
         self._netwk = endpoint
         self._folder = folder
         self._request = request
+        self._privacy = privacy
         self._tell = on_join
         self._now = now
         self._set_ups: dict[str, asyncio.Task[None]] = {}
@@ -193,10 +196,13 @@ class Attendance:
     async def _set_up(self, name: str) -> None:
         """Give a newcomer the model, its optimizer and, where it is known, the state it had."""
         member = self.membership.members[name]
-        if self.plan.deterministic and not self._netwk.traits(name):
-            self._refuse(member, Loss("error", "a deterministic run takes no stock declearn client"))
+        if (self.plan.deterministic or self._privacy is not None) and not self._netwk.traits(name):
+            kind = "deterministic run" if self.plan.deterministic else "run with DP-SGD"
+            self._refuse(member, Loss("error", f"a {kind} takes no stock declearn client"))
             return
         answers = await self._netwk.ask({name: self._request()}, messaging.InitReply, SET_UP_TIMEOUT)
+        if not answers.losses and self._privacy is not None:
+            answers = await self._netwk.ask({name: self._privacy()}, messaging.PrivacyReply, SET_UP_TIMEOUT)
         if not answers.losses and name in self.client_states:
             state = ClientState(self.client_states[name])
             answers = await self._netwk.ask({name: state}, ClientState, SET_UP_TIMEOUT)

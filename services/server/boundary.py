@@ -12,6 +12,7 @@ from services.errors import QuorumError, TrainingError
 from services.experiment import Plan
 from services.server.attendance import Attendance
 from services.server.fairness import GroupFairness
+from services.server.privacy import CentralPrivacy, SamplePrivacy
 from services.server.results import RunFolder
 from services.server.sampling import Draw
 from services.server.secagg import FEWEST, SecureAggregation
@@ -32,6 +33,7 @@ class Boundary:
         draw: draws from those who are there.
         secure: secure aggregation, or None for none.
         groups: fairness between groups, or None for none.
+        private: accounts of privacy, or None for none.
         on_phase: is told when the server begins to wait.
 
     Attributes:
@@ -46,6 +48,7 @@ class Boundary:
         draw: Draw,
         secure: SecureAggregation | None,
         groups: GroupFairness | None,
+        private: SamplePrivacy | CentralPrivacy | None,
         *,
         on_phase: Callable[[str], None],
     ) -> None:
@@ -56,6 +59,7 @@ class Boundary:
         self._draw = draw
         self._secure = secure
         self._groups = groups
+        self._private = private
         self._enter = on_phase
 
     async def cross(self, number: int, attempt: int) -> list[str]:
@@ -64,6 +68,9 @@ class Boundary:
         Args:
             number: of the round.
             attempt: how often it has failed.
+
+        Returns:
+            Their names; none where nobody's privacy budget allows for another round.
 
         Raises:
             QuorumError: fewer than `min_clients` are there, for longer than `quorum_timeout`.
@@ -76,6 +83,10 @@ class Boundary:
         while True:
             self._attendance.changed.clear()
             there = await self._attendance.call_the_roll()
+            if self._private is not None and len(there) >= self._quorum(number):
+                there = await self._private.within_budget(there, self._attendance.seats, number)
+                if not there and self._private.all_spent():
+                    return []
             if len(there) >= self._quorum(number):
                 participants = self._draw.draw(there, number, attempt)
                 self.idle = [name for name in there if name not in participants]

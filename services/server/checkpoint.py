@@ -19,6 +19,8 @@ from services.server.results import ClientRound, Measure, Round
 
 FORMAT = 2
 FILE = Path("checkpoint") / "state.mpk"
+LEDGER = Path("checkpoint") / "privacy.json"
+"""What privacy was spent, written before it is; see `services.server.privacy`."""
 
 
 @dataclasses.dataclass(frozen=True)

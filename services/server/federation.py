@@ -35,6 +35,7 @@ from services.server.evaluation import HeldOut, Score
 from services.server.fairness import GroupFairness
 from services.server.membership import Seat
 from services.server.model import build_metrics
+from services.server.privacy import SPENT, CentralPrivacy, SamplePrivacy
 from services.server.record import Recorder
 from services.server.results import Measure, Round, RunFolder
 from services.server.robust import Defence
@@ -98,12 +99,17 @@ class Federation(FederatedServer):
         self.best_round = 0
         endpoint.door.largest = LARGEST_MESSAGE + model_bytes(model) * (HIDDEN if plan.secagg else CLEAR)
         self.reason = ""
+        self.private: SamplePrivacy | CentralPrivacy | None = None
+        if plan.privacy is not None:
+            sample = plan.privacy.kind == "sample"
+            self.private = SamplePrivacy(plan, endpoint, folder) if sample else CentralPrivacy(plan, folder)
         self.attendance = Attendance(
             plan,
             endpoint,
             folder,
             sizes,
             request=self._init_request,
+            privacy=self.private.request if isinstance(self.private, SamplePrivacy) else None,
             on_join=self._clients_holding_latest_model.discard,
             now=lambda: self.round,
         )
@@ -112,7 +118,7 @@ class Federation(FederatedServer):
         self.draw = Draw(plan)
         self._last: list[str] = []
         self.boundary = Boundary(
-            plan, self.attendance, folder, self.draw, self.secure, self.groups, on_phase=self._enter
+            plan, self.attendance, folder, self.draw, self.secure, self.groups, self.private, on_phase=self._enter
         )
         self._keeping: asyncio.Task[None] | None = None
         self._train = TrainingConfig(
@@ -137,6 +143,7 @@ class Federation(FederatedServer):
             aggrg=self._shared_rule,
             metrics=self.metrics.get_config()["metrics"],
             secagg=self.plan.secagg,
+            dpsgd=isinstance(self.private, SamplePrivacy),
         )
 
     async def train(self) -> None:
@@ -153,6 +160,12 @@ class Federation(FederatedServer):
         while self.round < self.plan.rounds and not self._is_enough():
             self.phase = "preparing"
             participants = await self.boundary.cross(self.round + 1, void)
+            if not participants:
+                self.reason = f"{SPENT} after round {self.round} of {self.plan.rounds}"
+                logger.warning("%s", self.reason)
+                break
+            if self.private is not None:
+                await self.private.begin(participants, self.attendance.seats)
             counts = await self._run_round(participants)
             self._last = participants
             # a round that lost somebody is no sign that the next one, without, will fail too
@@ -279,6 +292,8 @@ class Federation(FederatedServer):
         if self.secure is None:
             self.draw.learn(updates, self.model)
             updates = self.defence.bound(updates)
+        if isinstance(self.private, CentralPrivacy):
+            updates = await asyncio.to_thread(self.private.noised, updates)
         self.optim.start_step()
         await asyncio.to_thread(self._conduct_global_update, updates)
         self.round = number
@@ -288,6 +303,8 @@ class Federation(FederatedServer):
         left = max(1.0, limits.round_timeout - (time.monotonic() - start))
         evaluated = await self._evaluate_round(number, [client for client in members if client in trained], left)
         score = await scoring
+        if self.private is not None:
+            await self.private.counted()
         self._record(members, trained, evaluated, losses, score, before, start, measured)
         await self._keep()
         if not math.isfinite(score.loss):
@@ -388,7 +405,8 @@ class Federation(FederatedServer):
                 losses.get(name),
                 self.netwk.traffic[name] - before[name],
             )
-            clients.append(row)
+            epsilon = None if self.private is None else self.private.epsilons.get(name)
+            clients.append(dataclasses.replace(row, epsilon=epsilon))
             measures += own
         clients += [
             self.recorder.idle(self.round, name, self.attendance.seats.get(name)) for name in self.boundary.idle
@@ -401,6 +419,7 @@ class Federation(FederatedServer):
             clients=len(trained),
             dropped=len(members) - len(trained),
             size=len(self.attendance.seats),
+            epsilon=None if self.private is None else self.private.epsilon,
             loss=loss,
             accuracy=accuracy,
             test_loss=score.loss,
@@ -410,7 +429,7 @@ class Federation(FederatedServer):
         )
         self.folder.add_round(round_, clients, measures)
         logger.info(
-            "round %d/%d: %.1f s, %d clients, loss %.4f, accuracy %.4f, test accuracy %.4f",
+            "round %d/%d: %.1f s, %d clients, loss %.4f, accuracy %.4f, test accuracy %.4f%s",
             round_.round,
             self.plan.rounds,
             round_.seconds,
@@ -418,6 +437,7 @@ class Federation(FederatedServer):
             loss,
             accuracy,
             score.accuracy,
+            "" if round_.epsilon is None else f", epsilon {round_.epsilon:.2f}",
         )
 
     def _summarise(self, evaluated: dict[str, messaging.EvaluationReply]) -> tuple[float, float]:
@@ -426,7 +446,8 @@ class Federation(FederatedServer):
             return float("nan"), float("nan")
         loss, _ = self._aggregate_evaluation_results(evaluated)
         self._losses.append(loss)
-        if loss == min(self._losses):
+        # with central privacy the last one: to choose by the clients' own losses would tell of them
+        if loss == min(self._losses) or isinstance(self.private, CentralPrivacy):
             self._best = self.model.get_weights(trainable=True)
             self.best_round = self.round
         return float(loss), self.recorder.accuracy()

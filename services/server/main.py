@@ -134,7 +134,8 @@ def open_folder(plan: Plan, results: Path, source: Source | None = None, *, fres
         status, kept_sha256 = summary["status"], summary.get("model_sha256")
     except (OSError, ValueError, KeyError, TypeError):
         return RunFolder.create(results), False
-    if fresh or status not in UNFINISHED or not (latest / checkpoint.FILE).exists():
+    begun = any((latest / file).exists() for file in (checkpoint.FILE, checkpoint.LEDGER))
+    if fresh or status not in UNFINISHED or not begun:
         return RunFolder.create(results), False
     path = latest.resolve()
     kept = experiment.load(path / "experiment.yml")
@@ -362,6 +363,7 @@ class Run:
 
     def _write_summary(self, status: str, reason: str, score: Any = None) -> None:
         last = self.folder.rounds[-1] if self.folder.rounds else None
+        private = None if self.federation is None else self.federation.private
         self.folder.write_summary(
             {
                 "run_id": self.folder.run_id,
@@ -378,6 +380,7 @@ class Run:
                 "model_round": None if self.federation is None else self.federation.best_round,
                 "test_accuracy": None if score is None else score.accuracy,
                 "test_loss": None if score is None else score.loss,
+                "privacy": None if private is None else private.summary(),
                 "wall_s": round(self.folder.elapsed(), 3),
                 "versions": versions(),
                 "experiment": json.loads(self.plan.model_dump_json()),

@@ -69,6 +69,7 @@ class Round:
         bytes_sent: from the server to its clients.
         bytes_received: from the clients to their server.
         size: number of clients the data set was dealt to.
+        epsilon: privacy spent so far on the data of the client that spent most, or None without privacy.
     """
 
     round: int
@@ -84,6 +85,7 @@ class Round:
     bytes_sent: int
     bytes_received: int
     size: int
+    epsilon: float | None = None
 
     @property
     def overhead_s(self) -> float:
@@ -108,6 +110,7 @@ class ClientRound:
     accuracy: float | None
     bytes_sent: int
     bytes_received: int
+    epsilon: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +148,7 @@ HISTORY_COLUMNS = (
     "bytes_sent",
     "bytes_received",
     "size",
+    "epsilon",
 )
 EVENT_COLUMNS = ("time", "round", "event", "client", "detail")
 CLIENT_COLUMNS = tuple(field.name for field in dataclasses.fields(ClientRound))

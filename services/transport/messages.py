@@ -100,3 +100,37 @@ class DealReply(Message):
 
     train: int
     valid: int
+
+
+@dataclasses.dataclass
+class SpendingQuery(Message):
+    """Server-emitted: tell what the coming round will cost in privacy. Steps are written as [rate, noise, count].
+
+    Fields:
+        round_i: number of that round.
+        before: steps taken on this client's data in earlier deals.
+        since: steps taken on it in this deal, in order.
+    """
+
+    typekey: ClassVar[str] = "fed_spending_query"
+
+    round_i: int
+    before: list[list[float]]
+    since: list[list[float]]
+
+
+@dataclasses.dataclass
+class SpendingReply(Message):
+    """Client-emitted: the steps of the coming round, which this client takes part in with no others.
+
+    Fields:
+        rate: chance of each image to be in a batch.
+        noise: standard deviation of the noise, in clipping norms.
+        steps: number of steps; 0 where the budget allows for none.
+    """
+
+    typekey: ClassVar[str] = "fed_spending_reply"
+
+    rate: float
+    noise: float
+    steps: int

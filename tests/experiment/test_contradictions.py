@@ -308,6 +308,41 @@ CASES: list[tuple[str, str]] = [
             " data.dataset to own"
         ),
     ),
+    (
+        "{deterministic: true, privacy: {epsilon: 3, max_grad_norm: 1}}",
+        (
+            "privacy and deterministic contradict each other: noise that can be repeated hides nothing;"
+            " leave out one of them"
+        ),
+    ),
+    (
+        "{model: {sklearn: {}}, privacy: {epsilon: 3, max_grad_norm: 1}}",
+        (
+            "privacy.kind sample and model.sklearn contradict each other: DP-SGD clips the gradient of each image,"
+            " which is computed of a network; set model to logistic, or privacy.kind to central"
+        ),
+    ),
+    (
+        "{secagg: masking, privacy: {kind: central, epsilon: 3, max_grad_norm: 1}}",
+        (
+            "secagg and privacy.kind central contradict each other: the server clips each client's update, which secure"
+            " aggregation keeps from it; leave out secagg, or set privacy.kind to sample"
+        ),
+    ),
+    (
+        "{aggregator: sum, privacy: {kind: central, epsilon: 3, max_grad_norm: 1}}",
+        (
+            "privacy.kind central and aggregator contradict each other: clients must count alike, so that none changes"
+            " the average by more than the noise is made for; set aggregator to averaging, without steps_weighted"
+        ),
+    ),
+    (
+        "{fairness: {algorithm: monitor}, privacy: {epsilon: 3, max_grad_norm: 1}}",
+        (
+            "privacy and fairness.algorithm contradict each other: clients tell how many of their training images the"
+            " model gets right in each group, without noise; leave out one of them"
+        ),
+    ),
 ]
 """Files, each with the line that refuses it."""
 
@@ -403,3 +438,21 @@ def test_too_few_clients_for_any_round_are_refused(content: dict[str, Any], clie
         check_clients(plan, clients)
     assert str(caught.value) == line
     check_clients(plan, clients + 1)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"aggregator": {"averaging": {"steps_weighted": True}}},
+        modules(["scaffold-client"], ["scaffold-server"]),
+        {"robust": {"aggregator": "median"}},
+        {"sampling": {"criterion": {"n_samples": 2, "criterion": "gradient_norm"}}},
+        {"early_stop": {"patience": 2}},
+    ],
+)
+def test_central_privacy_refuses_what_would_pass_its_noise_by(other: dict[str, Any]) -> None:
+    """With central privacy no client may weigh more than others, nor tell them anything beside its update."""
+    private = {"epsilon": 3.0, "max_grad_norm": 1.0}
+    Plan.model_validate(other | {"privacy": private})
+    with pytest.raises(ValidationError, match="central"):
+        Plan.model_validate(other | {"privacy": private | {"kind": "central"}})

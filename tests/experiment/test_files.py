@@ -20,16 +20,17 @@ from services.experiment.methods import MetricPlugin
 from services.experiment.model import Preset, SklearnLoss
 from services.experiment.notation import parse, write
 from services.experiment.plugins import Plugin
+from services.experiment.privacy import Accountant
 from tests.support import REPOSITORY
 
 FILES = sorted([REPOSITORY / "experiment.yml", *(REPOSITORY / "experiments").glob("*.yml")])
 
 DATA = "dataset, scheme, alpha, classes_per_client, valid_fraction, seed, test_fraction, label, shape, size, grayscale"
-PRESETS = "'cnn', 'cnn-strided', 'cnn-large', 'mlp' or 'logistic'"
+PRESETS = "'cnn', 'cnn-strided', 'cnn-large', 'mlp', 'logistic' or 'cnn-tanh'"
 SCHEMES = "'iid', 'labels', 'biased', 'dirichlet' or 'shards'"
 KEYS = (
     "rounds, seed, deterministic, data, model, train, evaluate, optimizer, aggregator, sampling, metrics, early_stop,"
-    " fairness, robust, secagg, federation"
+    " fairness, robust, secagg, privacy, federation"
 )
 MODULES = (
     "'adagrad', 'adam', 'ewma', 'gaussian-noise', 'l2-clipping', 'l2-global-clipping', 'momentum', 'rmsprop',"
@@ -246,6 +247,11 @@ def plans() -> st.SearchStrategy[Plan]:
                 {"patience": counts}, optional={"tolerance": numbers(above=-1e9), "relative": st.booleans()}
             ),
             "robust": section({}, optional={"max_update_norm": st.none() | numbers(above=0)}),
+            "privacy": st.none()
+            | section(
+                {"epsilon": numbers(above=0), "max_grad_norm": numbers(above=0)},
+                optional={"delta": numbers(above=0, below=1), "accountant": st.sampled_from(get_args(Accountant))},
+            ),
             "federation": section(
                 {}, optional={"join_timeout": numbers(above=0), "join_grace": numbers(above=0, closed=True)}
             ),
@@ -401,6 +407,26 @@ def test_a_truth_value_is_no_number(tmp_path: Path, key: str, wanted: str, truth
 @pytest.mark.parametrize(
     ("text", "line"),
     [
+        (
+            "privacy: {epsilon: 3}",
+            (
+                "e.yml: privacy.max_grad_norm is missing; wanted a norm to clip to: no noise hides what has no bound;"
+                " add max_grad_norm"
+            ),
+        ),
+        ("privacy: {max_grad_norm: 1}", "e.yml: privacy.epsilon is missing; wanted a privacy budget; add epsilon"),
+        (
+            "privacy: {epsilon: 3, max_grad_norm: 1, delta: 1}",
+            "e.yml: privacy.delta is 1; wanted a number below 1; correct privacy.delta",
+        ),
+        (
+            "privacy: {epsilon: 3, max_grad_norm: 1, accountant: gdp}",
+            "e.yml: privacy.accountant is 'gdp'; wanted 'rdp' or 'pld'; did you mean 'rdp'?",
+        ),
+        (
+            "privacy: {epsilon: 3, max_grad_norm: 1, kind: local}",
+            "e.yml: privacy.kind is 'local'; wanted 'sample' or 'central'; did you mean 'central'?",
+        ),
         ("model: cn", f"e.yml: model.preset is 'cn'; wanted {PRESETS}; did you mean 'cnn'?"),
         ("model: vit", f"e.yml: model.preset is 'vit'; wanted {PRESETS}; correct model.preset"),
         (

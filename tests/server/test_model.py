@@ -35,7 +35,14 @@ def test_every_preset_can_be_built() -> None:
     assert set(PRESETS) == set(get_args(Preset)) == set(COUNTS)
 
 
-COUNTS = {"cnn": 54_410, "cnn-strided": 106_122, "cnn-large": 218_490, "mlp": 199_210, "logistic": 7_850}
+COUNTS = {
+    "cnn": 54_410,
+    "cnn-strided": 106_122,
+    "cnn-large": 218_490,
+    "mlp": 199_210,
+    "logistic": 7_850,
+    "cnn-tanh": 26_010,
+}
 """Parameters of each preset."""
 
 
@@ -81,7 +88,7 @@ def test_images_that_are_too_small_are_refused(preset: str) -> None:
     if preset in {"mlp", "logistic"}:
         assert build_model(plan(model=preset), (1, 1, 3), 2).get_wrapped_model().input_shape == (None, 1, 1, 3)
         return
-    build_model(plan(model=preset), (8, 8, 3), 2)
+    build_model(plan(model=preset), (16, 16, 3), 2)
     with pytest.raises(ExperimentError) as caught:
         build_model(plan(model=preset), (1, 1, 3), 2)
     assert caught.value.wanted == "larger images, or another model"

@@ -118,9 +118,9 @@ def test_each_round_is_a_row(tmp_path: Path) -> None:
     folder.write_tables(folder.rounds, folder.clients)
     assert (folder.path / "history.csv").read_text() == (
         "round,seconds,train_s,eval_s,overhead_s,clients,dropped,loss,accuracy,test_loss,test_accuracy,"
-        "bytes_sent,bytes_received,size\n"
-        "1,10,7.5,2,0.5,2,1,0.25,0.9,0.123457,0.9876,1234567,89,3\n"
-        "2,10,7.5,2,0.5,2,1,nan,0.5,0.123457,0.9876,1234567,89,3\n"
+        "bytes_sent,bytes_received,size,epsilon\n"
+        "1,10,7.5,2,0.5,2,1,0.25,0.9,0.123457,0.9876,1234567,89,3,\n"
+        "2,10,7.5,2,0.5,2,1,nan,0.5,0.123457,0.9876,1234567,89,3,\n"
     )
 
 
@@ -131,10 +131,10 @@ def test_each_client_and_round_is_a_row(tmp_path: Path) -> None:
     folder.add_round(dataclasses.replace(ROUND, round=2), [dataclasses.replace(TRAINED, round=2)])
     folder.write_tables(folder.rounds, folder.clients)
     assert (folder.path / "clients.csv").read_text() == (
-        "round,client,size,seat,state,reason,steps,train_s,eval_s,loss,accuracy,bytes_sent,bytes_received\n"
-        "1,client_0,3,0,trained,,250,7.5,2,0.25,0.9,1000,89\n"
-        "1,client_1,,,gone,connection lost,,,,,,1000,0\n"
-        "2,client_0,3,0,trained,,250,7.5,2,0.25,0.9,1000,89\n"
+        "round,client,size,seat,state,reason,steps,train_s,eval_s,loss,accuracy,bytes_sent,bytes_received,epsilon\n"
+        "1,client_0,3,0,trained,,250,7.5,2,0.25,0.9,1000,89,\n"
+        "1,client_1,,,gone,connection lost,,,,,,1000,0,\n"
+        "2,client_0,3,0,trained,,250,7.5,2,0.25,0.9,1000,89,\n"
     )
 
 
