@@ -3,7 +3,7 @@
 Wall is from `docker compose up` to the server's end: dealing, imports, rounds and results. A round is the median of the
 run's. With `--write`, the rows of the table in docs/recipes.md are replaced by what was measured.
 
-    python -m benchmarks.recipes [NAME …] [--clients 3] [--write]
+    python -m benchmarks.recipes [NAME …] [--write]
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ from tests.support import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "recipes.md"
 
+CLIENTS = {"central-dp": 10}
+"""Number of clients of the recipes that are made for another than three."""
+
 LONGEST = 3600.0
 """Seconds that a recipe may take."""
 
@@ -34,7 +37,6 @@ def main(argv: list[str] | None = None) -> int:
     """Run the recipes and print a row of a table for each and, as the last line, JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", default=sorted(RECIPES), help="of a file in experiments/")
-    parser.add_argument("--clients", type=int, default=3)
     parser.add_argument("--write", action="store_true", help="put the figures into docs/recipes.md")
     options = parser.parse_args(argv)
     unknown = set(options.names) - RECIPES.keys()
@@ -42,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"no recipe {sorted(unknown)}; wanted some of {sorted(RECIPES)}")
     results: dict[str, Any] = {}
     for name in options.names:
-        results[name] = run(name, options.clients)
+        results[name] = run(name, CLIENTS.get(name, 3))
         print(row(name, results[name]), flush=True)
         if options.write:
             write(row(name, results[name]))
