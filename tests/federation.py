@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from declearn import messaging
+from declearn.messaging import Message
 
 from services import shards
 from services.client.secagg import load_keys
@@ -53,12 +54,19 @@ def plan(**changes: Any) -> Plan:
 Hook = Callable[[int], Awaitable[str | None]]
 
 
-class _Hooked(Session):
-    """A client that waits for a test before it trains."""
+Forger = Callable[[Message], Message]
 
-    def __init__(self, *args: Any, before_round: Hook | None, **kwargs: Any) -> None:
+
+class _Hooked(Session):
+    """A client that waits for a test before it trains, and may be dishonest in what it replies."""
+
+    def __init__(self, *args: Any, before_round: Hook | None, forge: Forger | None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._before_round = before_round
+        self._forge = forge
+
+    def _protected(self, reply: Message, kind: Any) -> Message:
+        return super()._protected(reply if self._forge is None else self._forge(reply), kind)
 
     async def training_round(self, message: messaging.TrainRequest) -> None:
         error = None if self._before_round is None else await self._before_round(message.round_i)
@@ -120,12 +128,17 @@ class Federation:
             folder.close()
 
     def client(
-        self, number: int, *, own_data: Path | None = None, before_round: Hook | None = None
+        self,
+        number: int,
+        *,
+        own_data: Path | None = None,
+        before_round: Hook | None = None,
+        forge: Forger | None = None,
     ) -> asyncio.Task[None]:
         """Start the client `client_<number>`, which is dealt its data unless it has its own.
 
         `before_round` is awaited with the number of each round before the client trains; a text that it gives is
-        reported to the server as this client's error, in place of training.
+        reported to the server as this client's error, in place of training. `forge` changes what it replies with.
         """
         assert self.endpoint is not None
         name, folder = f"client_{number}", self.paths.client_certs
@@ -138,7 +151,15 @@ class Federation:
         keys = load_keys(folder, name)
         deal = functools.partial(shards.load_shard, self.paths.shards) if own is None else None
         return asyncio.create_task(
-            _Hooked(endpoint, shard=own, deal=deal, keys=keys, folder=own_data, before_round=before_round).async_run()
+            _Hooked(
+                endpoint,
+                shard=own,
+                deal=deal,
+                keys=keys,
+                folder=own_data,
+                before_round=before_round,
+                forge=forge,
+            ).async_run()
         )
 
     async def play(self, clients: int = 2, *, stop_before: int | None = None) -> None:

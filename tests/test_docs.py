@@ -116,7 +116,7 @@ def test_every_column_is_documented() -> None:
     history, rest = text.split("`history.csv`:")[1].split("`clients.csv` has")
     clients, events = rest.split("`events.csv` has")
     assert [column for cells in rows(history) for column in words(cells[0])] == list(HISTORY_COLUMNS)
-    assert set(words(clients)) == {*CLIENT_COLUMNS, "trained", "idle", "gone", "late", "error"}
+    assert set(words(clients)) == {*CLIENT_COLUMNS, "trained", "idle", "gone", "late", "error", "refused"}
     names = ("attendance.py", "boundary.py", "federation.py", "privacy.py")
     rooms = [REPOSITORY / "services" / "server" / name for name in names]
     source = "".join(room.read_text(encoding="utf-8") for room in rooms)

@@ -10,7 +10,7 @@ import collections
 import contextlib
 import logging
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 
 from declearn import messaging
 from declearn.messaging import Message
@@ -20,10 +20,13 @@ from services.server.membership import Member, Membership, Seat
 from services.server.results import RunFolder
 from services.transport.hub import ClientGoneError, Mailbox
 from services.transport.messages import DEALABLE, ClientState, Deal, DealReply, StandBy, StateQuery
-from services.transport.server import Loss, ServerEndpoint
+from services.transport.server import REFUSED, Loss, ServerEndpoint
 
 SET_UP_TIMEOUT = 600.0
 """Seconds a newcomer has to import its framework and build the model; many on one machine take minutes."""
+
+MOST_REFUSED = 3
+"""Replies of a client that are refused in a row before it is put out of the federation."""
 
 DEAL_TIMEOUT = 60.0
 """Seconds a member has to load its index set; one that takes longer misses a round."""
@@ -73,6 +76,7 @@ class Attendance:
         self._privacy = privacy
         self._tell = on_join
         self._now = now
+        self._refused_in_a_row: dict[str, int] = {}
         self._set_ups: dict[str, asyncio.Task[None]] = {}
         self._joins: collections.Counter[str] = collections.Counter()
         self._standby: tuple[str, ...] = ()
@@ -137,6 +141,24 @@ class Attendance:
         if member is not None:
             member.ready = False
             self._refuse(member, Loss("error", reason))
+
+    def judge(self, trained: Collection[str], losses: Mapping[str, Loss]) -> None:
+        """Put out whoever has had its reply refused several times in a row.
+
+        Args:
+            trained: names of those whose replies of a round count.
+            losses: by name, why a reply does not count.
+        """
+        for name in trained:
+            self._refused_in_a_row.pop(name, None)
+        for name, loss in losses.items():
+            if loss.kind != REFUSED:
+                continue
+            count = self._refused_in_a_row[name] = self._refused_in_a_row.get(name, 0) + 1
+            member = self.membership.members.get(name)
+            if member is not None and count >= MOST_REFUSED:
+                reason = f"its replies were refused {count} times in a row, last: {loss.reason}"
+                self._refuse(member, Loss("error", reason))
 
     async def collect_states(self, members: list[str]) -> dict[str, bytes]:
         """Fetch the clients' optimizer states, so that a resumed run equals an uninterrupted one."""

@@ -13,7 +13,7 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ from services.server.checkpoint import Checkpoint
 from services.server.early_stop import reason_to_stop
 from services.server.evaluation import HeldOut, Score
 from services.server.fairness import GroupFairness
+from services.server.inspection import Inspection, most_steps
 from services.server.membership import Seat
 from services.server.model import build_metrics
 from services.server.privacy import SPENT, CentralPrivacy, SamplePrivacy
@@ -41,7 +42,8 @@ from services.server.results import Measure, Round, RunFolder
 from services.server.robust import Defence
 from services.server.sampling import Draw
 from services.server.secagg import FEWEST, SecureAggregation
-from services.transport.server import FAREWELL_TIMEOUT, Loss, ServerEndpoint, Traffic
+from services.shards import Manifest
+from services.transport.server import FAREWELL_TIMEOUT, REFUSED, Loss, ServerEndpoint, Traffic
 
 LARGEST_MESSAGE = 2**20
 """Bytes of a client's message beside what grows with the model."""
@@ -62,7 +64,7 @@ class Federation(FederatedServer):
         model: the initial global model.
         optim: optimizers and aggregator.
         held_out: the test images, on which only the server scores the model.
-        sizes: the numbers of clients the data set can be dealt to; empty where there is nothing to deal.
+        manifest: of the data set: to how many clients it can be dealt, and how much each then holds.
         folder: where results are written.
     """
 
@@ -77,7 +79,7 @@ class Federation(FederatedServer):
         model: Model[Any],
         optim: FLOptimConfig,
         held_out: HeldOut,
-        sizes: tuple[int, ...],
+        manifest: Manifest,
         folder: RunFolder,
     ) -> None:
         super().__init__(
@@ -98,6 +100,13 @@ class Federation(FederatedServer):
         self.phase = "gathering"
         self.best_round = 0
         endpoint.door.largest = LARGEST_MESSAGE + model_bytes(model) * (HIDDEN if plan.secagg else CLEAR)
+        self.inspection = Inspection(
+            model.get_weights(trainable=True),
+            optim.aggregator.updates_cls,
+            # fairness weighs updates by what it finds, some with less than nothing
+            bounds_weight=plan.fairness.algorithm is None,
+        )
+        self._cuts = manifest.cuts
         self.reason = ""
         self.private: SamplePrivacy | CentralPrivacy | None = None
         if plan.privacy is not None:
@@ -107,7 +116,7 @@ class Federation(FederatedServer):
             plan,
             endpoint,
             folder,
-            sizes,
+            manifest.sizes,
             request=self._init_request,
             privacy=self.private.request if isinstance(self.private, SamplePrivacy) else None,
             on_join=self._clients_holding_latest_model.discard,
@@ -277,8 +286,7 @@ class Federation(FederatedServer):
         expected = messaging.TrainReply if self.secure is None else secagg_messaging.SecaggTrainReply
         trained, losses = await self._ask(request, members, expected, limits.round_timeout)
         if self.secure is None:
-            trained, unsound = self.defence.sift(trained)
-            losses |= unsound
+            trained, losses = self._sift(number, trained, losses)
         states = await self.attendance.collect_states(list(trained)) if self.plan.deterministic else {}
         missing = self.plan.deterministic and any(name not in trained or name not in states for name in members)
         if self.secure is not None and len(trained) < len(members):
@@ -347,8 +355,11 @@ class Federation(FederatedServer):
         while True:
             members = [client for client in members if self.attendance.membership.is_ready(client)]
             if self.secure is None:
-                replies, _ = await self._ask(request, members, messaging.EvaluationReply, timeout)
-                return replies
+                replies, losses = await self._ask(request, members, messaging.EvaluationReply, timeout)
+                sound, _ = self._inspect(
+                    number, replies, losses, lambda _, reply: self.inspection.fault_in_evaluation(reply)
+                )
+                return sound
             if len(members) < FEWEST or await self.boundary.agree_on_secrets(members) is not None:
                 return {}
             replies, losses = await self._ask(request, members, secagg_messaging.SecaggEvaluationReply, timeout)
@@ -356,6 +367,50 @@ class Federation(FederatedServer):
                 return replies
             self.secure.forget()
             members = list(replies)
+
+    def _sift(
+        self, number: int, trained: Mapping[str, Any], losses: Mapping[str, Loss]
+    ) -> tuple[dict[str, Any], dict[str, Loss]]:
+        """Leave out updates that no honest client sends.
+
+        Raises:
+            TrainingError: there are no others.
+        """
+        sound, lost = self._inspect(
+            number, trained, losses, lambda name, reply: self.inspection.fault_in_training(reply, self._most(name))
+        )
+        if not sound and lost and all(loss.kind == REFUSED for loss in lost.values()):
+            raise TrainingError(
+                f"round {number}: no client's reply can be used ({next(iter(lost.values())).reason})",
+                "finite updates",
+                "lower the learning rate",
+            )
+        self.attendance.judge(sound, lost)
+        return sound, lost
+
+    def _inspect(
+        self,
+        number: int,
+        replies: Mapping[str, Any],
+        losses: Mapping[str, Loss],
+        fault_in: Callable[[str, Any], str | None],
+    ) -> tuple[dict[str, Any], dict[str, Loss]]:
+        """Move replies that no honest client sends to the losses, each with its reason."""
+        faults = {name: fault for name, reply in replies.items() if (fault := fault_in(name, reply)) is not None}
+        for name, fault in faults.items():
+            logger.warning("%s dropped out of round %d: its reply is refused: %s", name, number, fault)
+            self.folder.add_event(number, "dropped", name, f"its reply is refused: {fault}")
+        return (
+            {name: reply for name, reply in replies.items() if name not in faults},
+            {**losses, **{name: Loss(REFUSED, fault) for name, fault in faults.items()}},
+        )
+
+    def _most(self, name: str) -> int | None:
+        """Tell how many local steps a client may have taken in a round; None where that can't be known."""
+        seat, work = self.attendance.seats.get(name), self.plan.train
+        if seat is None or self.groups is not None:
+            return None
+        return most_steps(self._cuts[seat.size].seats[seat.seat].train, work.batch_size, work.epochs, work.steps)
 
     async def _ask(
         self, request: Any, members: list[str], expected: type[Any], timeout: float

@@ -27,11 +27,13 @@ class Inspection:
     Args:
         weights: the model's trainable weights, by which names and shapes are judged.
         updates: type of the aggregator's updates.
+        bounds_weight: an update weighs as much as its steps at most, and more than nothing.
     """
 
-    def __init__(self, weights: Vector[Any], updates: type[Any]) -> None:
+    def __init__(self, weights: Vector[Any], updates: type[Any], *, bounds_weight: bool = True) -> None:
         self._shapes: Shapes = {name: np.shape(value) for name, value in weights.coefs.items()}
         self._updates = updates
+        self._bounds_weight = bounds_weight
 
     def fault_in_training(self, reply: Any, most_steps: int | None) -> str | None:
         """Tell what is wrong with a reply to a training request, or None.
@@ -54,7 +56,7 @@ class Inspection:
             fault = f"it claims {steps} steps, its images allow {most_steps}"
         elif not isinstance(updates, self._updates):
             fault = f"its updates are {_shown(type(updates).__name__)}"
-        elif not _is_number(updates.weights) or not 0 < updates.weights <= steps:
+        elif not _is_number(updates.weights) or (self._bounds_weight and not 0 < updates.weights <= steps):
             fault = f"it claims a weight of {_shown(updates.weights)} for {steps} steps"
         elif not isinstance(updates.updates, Vector):
             fault = "its updates hold no vector"

@@ -320,7 +320,7 @@ class Run:
             build_model(self.plan, self.manifest.image_shape, len(self.manifest.classes), self.source),
             build_optim(self.plan),
             HeldOut(images, labels, len(self.manifest.classes), engines.of(self.plan)),
-            self.manifest.sizes,
+            self.manifest,
             self.folder,
         )
         if self.resumed:

@@ -19,7 +19,6 @@ from declearn.model.sklearn import NumpyVector
 from numpy.typing import NDArray
 
 from services.experiment.methods import Robust
-from services.transport.server import Loss
 
 
 @dataclasses.dataclass
@@ -76,20 +75,6 @@ class Defence:
             self.aggregator = CoordinateMedian()
         elif spec.aggregator == "trimmed-mean":
             self.aggregator = TrimmedMean(spec.trim)
-
-    def sift(self, replies: Mapping[str, TrainReply]) -> tuple[dict[str, TrainReply], dict[str, Loss]]:
-        """Tell usable replies from those that no rule can make sense of."""
-        if not self.active:
-            return dict(replies), {}
-        sound = {
-            name
-            for name, reply in replies.items()
-            if 0 < reply.updates.weights < math.inf and math.isfinite(_norm(reply.updates.updates))
-        }
-        return (
-            {name: reply for name, reply in replies.items() if name in sound},
-            {name: Loss("error", "its update is not finite") for name in replies if name not in sound},
-        )
 
     def bound(self, replies: Mapping[str, TrainReply]) -> dict[str, TrainReply]:
         """Clip each update to the norm, and keep updates apart where the aggregator needs them so."""

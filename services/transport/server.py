@@ -61,6 +61,9 @@ LONGEST_REASON = 123
 CLEAN_CODES = (CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY)
 """Codes by which a client says that it leaves (RFC 6455, section 7.4.1); any other end is a lost connection."""
 
+REFUSED = "refused"
+"""Kind of a loss: the answer is none that an honest client gives."""
+
 T = TypeVar("T")
 
 logger = logging.getLogger("fed.server.network")
@@ -83,7 +86,8 @@ class Loss:
     """Why a client gave no usable answer.
 
     Attributes:
-        kind: `gone` (it left, or its connection was lost), `late` (no answer in time) or `error` (it failed).
+        kind: `gone` (it left, or its connection was lost), `late` (no answer in time), `error` (it failed) or `refused`
+            (its answer is none that an honest client gives).
         reason: what happened, in a few words.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import shutil
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from declearn import messaging
+from declearn.messaging import Message
 
 from services import shards
 from services.errors import ConflictError, DataError, QuorumError, TrainingError
@@ -19,7 +22,7 @@ from services.paths import Paths
 from services.server.attendance import derived_seed
 from services.server.main import open_folder
 from services.server.membership import natural
-from tests.federation import Federation, plan, run
+from tests.federation import Federation, Forger, plan, run
 from tests.readers.test_images import write as write_image
 
 
@@ -434,7 +437,7 @@ def test_another_plan_than_the_unfinished_run_s_is_refused(small: Paths) -> None
 
 def test_a_model_that_is_no_longer_finite_ends_the_run(small: Paths) -> None:
     """A loss that is not a number fails the run after that round, instead of training on for nothing."""
-    federation = Federation(small, plan(rounds=5, optimizer={"client": {"lrate": 1e30, "modules": []}}))
+    federation = Federation(small, plan(rounds=5, optimizer={"server": {"lrate": 1e38}}))
 
     async def scene() -> None:
         async with federation.server() as (_, server):
@@ -446,6 +449,88 @@ def test_a_model_that_is_no_longer_finite_ends_the_run(small: Paths) -> None:
 
     run(scene())
     assert (federation.summary["status"], federation.summary["rounds"]) == ("failed", 1)
+
+
+def test_updates_that_are_all_useless_end_the_run(small: Paths) -> None:
+    """A learning rate with which every client's update overflows fails the run in its first round, and says so."""
+    federation = Federation(small, plan(rounds=5, optimizer={"client": {"lrate": 1e30, "modules": []}}))
+
+    async def scene() -> None:
+        async with federation.server() as (_, server):
+            clients = [federation.client(number) for number in range(2)]
+            with pytest.raises(TrainingError, match="round 1: no client's reply can be used") as caught:
+                await server
+            assert caught.value.remedy == "lower the learning rate"
+            for outcome in await asyncio.gather(*clients, return_exceptions=True):
+                assert isinstance(outcome, TrainingError)
+
+    run(scene())
+    assert (federation.summary["status"], federation.summary["rounds"]) == ("failed", 0)
+
+
+def _useless(reply: Message) -> Message:
+    """Forge an update that would make every weight of the model a NaN."""
+    if isinstance(reply, messaging.TrainReply):
+        return dataclasses.replace(reply, updates=reply.updates.__class__(reply.updates.updates * float("nan"), 2))
+    return reply
+
+
+def _inflated(reply: Message) -> Message:
+    """Forge an update that weighs a thousand times what it may."""
+    if isinstance(reply, messaging.TrainReply):
+        updates = reply.updates.__class__(reply.updates.updates * 1000.0, reply.updates.weights * 1000)
+        return dataclasses.replace(reply, updates=updates, n_steps=reply.n_steps * 1000)
+    return reply
+
+
+def _hopeless(reply: Message) -> Message:
+    """Forge a validation loss that would spoil everybody's average."""
+    return dataclasses.replace(reply, loss=float("nan")) if isinstance(reply, messaging.EvaluationReply) else reply
+
+
+@pytest.mark.parametrize(
+    ("forge", "fault"),
+    [
+        (_useless, "its updates hold values that are not finite in"),
+        (_inflated, "it claims 2000 steps, its images allow 2"),
+    ],
+)
+def test_a_dishonest_client_is_left_out_and_then_put_out(small: Paths, forge: Forger, fault: str) -> None:
+    """A client whose updates are none costs the others nothing, and after three in a row its images are dealt anew."""
+    federation = Federation(small, plan(rounds=5), clients=3)
+
+    async def scene() -> None:
+        async with federation.server() as (_, server):
+            clients = [federation.client(number, forge=forge if number == 1 else None) for number in range(3)]
+            await server
+            await asyncio.gather(*clients)
+
+    run(scene())
+    assert federation.summary["status"] == "completed"
+    assert np.isfinite(federation.summary["test_loss"])
+    rows = [row for row in federation.table("clients.csv") if row["client"] == "client_1"]
+    assert [(row["round"], row["state"]) for row in rows] == [(str(number), "refused") for number in (1, 2, 3)]
+    assert all(row["reason"].startswith(fault) for row in rows)
+    assert [row["size"] for row in federation.table("history.csv")] == ["3", "3", "3", "2", "2"]
+    (out,) = [row for row in federation.table("events.csv") if row["event"] == "refused"]
+    assert (out["client"], out["detail"].startswith("its replies were refused 3 times in a row")) == ("client_1", True)
+
+
+def test_a_dishonest_validation_is_left_out(small: Paths) -> None:
+    """A client whose validation loss is no number still trains, and is not in the average."""
+    federation = Federation(small, plan(), clients=2)
+
+    async def scene() -> None:
+        async with federation.server() as (_, server):
+            clients = [federation.client(0), federation.client(1, forge=_hopeless)]
+            await server
+            await asyncio.gather(*clients)
+
+    run(scene())
+    assert all(np.isfinite(float(row["loss"])) for row in federation.table("history.csv"))
+    assert {row["loss"] == "" for row in federation.table("clients.csv") if row["client"] == "client_1"} == {True}
+    assert {row["state"] for row in federation.table("clients.csv")} == {"trained"}
+    assert "its reply is refused: its loss is nan" in {row["detail"] for row in federation.table("events.csv")}
 
 
 def test_names_are_ordered_as_people_count() -> None:

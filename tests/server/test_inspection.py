@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -79,7 +79,7 @@ def filled(value: float) -> np.ndarray[Any, Any]:
         (weighing(1e6), "it claims a weight of 1000000.0 for 10 steps"),
         (weighing(float("nan")), "it claims a weight of nan for 10 steps"),
         (weighing(0), "it claims a weight of 0 for 10 steps"),
-        (dataclasses.replace(reply(), updates={"a": 1}), "its updates are 'dict'"),
+        (dataclasses.replace(reply(), updates=cast("ModelUpdates", {"a": 1})), "its updates are 'dict'"),
         (reply(t_spent=float("nan")), "it is malformed"),
         (reply(aux_var=[1]), "it is malformed"),
         (
@@ -95,6 +95,14 @@ def filled(value: float) -> np.ndarray[Any, Any]:
 def test_a_dishonest_reply_is_told_by_what_is_wrong(changed: messaging.TrainReply, fault: str) -> None:
     """Each way in which a reply can be no honest one has words of its own."""
     assert INSPECTION.fault_in_training(changed, STEPS) == fault
+
+
+def test_weights_of_fairness_are_unbounded() -> None:
+    """Where the server lets clients weigh their updates by what is fair, any finite weight is taken."""
+    fair = Inspection(vector(), ModelUpdates, bounds_weight=False)
+    assert fair.fault_in_training(weighing(240.5), STEPS) is None
+    assert fair.fault_in_training(weighing(-0.5), STEPS) is None
+    assert fair.fault_in_training(weighing(float("inf")), STEPS) == "it claims a weight of inf for 10 steps"
 
 
 @pytest.mark.parametrize(
