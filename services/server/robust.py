@@ -78,6 +78,8 @@ class Defence:
 
     def bound(self, replies: Mapping[str, TrainReply]) -> dict[str, TrainReply]:
         """Clip each update to the norm, and keep updates apart where the aggregator needs them so."""
+        if not self.active:
+            return dict(replies)
         return {name: dataclasses.replace(reply, updates=self._bounded(reply)) for name, reply in replies.items()}
 
     def _bounded(self, reply: TrainReply) -> ModelUpdates:
