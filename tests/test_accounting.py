@@ -94,10 +94,12 @@ def test_like_steps_are_put_together() -> None:
     assert one == merged([Steps(0.2, 1.0, 1), Steps(0.1, 1.0, 7)]) == (Steps(0.1, 1.0, 7), Steps(0.2, 1.0, 1))
 
 
+# Rates and noises at which every Rényi order converges: elsewhere the library leaves orders out, on the safe side, and
+# two counts that left out different ones can't be told apart by which is larger.
 STEPS = st.builds(
     Steps,
-    st.sampled_from([0.01, 0.05, 0.2, 1.0]),
-    st.sampled_from([0.6, 1.0, 2.0]),
+    st.sampled_from([0.01, 0.05, 1.0]),
+    st.sampled_from([1.0, 2.0, 4.0]),
     st.sampled_from([1, 10, 60]),
 )
 

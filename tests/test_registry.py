@@ -118,7 +118,7 @@ def test_a_choice_is_among_what_is_registered(group: str) -> None:
     assert set(NAMES[group]) == set(registered(group))
 
 
-@pytest.mark.parametrize(("group", "name"), plug_ins())
+@pytest.mark.parametrize(("group", "name"), list(plug_ins()))
 def test_parameters_are_those_of_the_constructor(group: str, name: str) -> None:
     """Each parameter of declearn's constructor can be given, with its default, but for those that have no effect."""
     found = inspect.signature(registered(group)[name]).parameters
@@ -155,7 +155,7 @@ def content(group: str, name: str) -> dict[str, Any]:
     return plans[group]
 
 
-@pytest.mark.parametrize(("group", "name"), plug_ins())
+@pytest.mark.parametrize(("group", "name"), list(plug_ins()))
 def test_a_plan_that_names_a_plug_in_builds_it(group: str, name: str) -> None:
     """A plan that names it loads, and the server makes declearn's own class of it, or a subclass."""
     plan = Plan.model_validate(content(group, name))
