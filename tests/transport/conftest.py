@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from services.init import identities
 from services.paths import CA_CERTIFICATE, SERVER_CERTIFICATE, SERVER_KEY, client_certificate, client_key
@@ -59,6 +61,18 @@ class Site:
             None if anonymous else key,
         )
         return ClientEndpoint(f"wss://localhost:{server.port}", name, context, dealable=True, timeout=timeout)
+
+
+def issue(folder: Path, **begun_days_ago: float) -> Site:
+    """Issue identities by hand, all under one CA: a server's, and a client's of each name, with 30 days to live."""
+    now = datetime.datetime.now(datetime.UTC)
+    since = {name: now - datetime.timedelta(days=days) for name, days in begun_days_ago.items()}
+    authority = identities._new_authority(min(now, *since.values()), 400)
+    (folder / "clients").mkdir()
+    for identity in identities._wanted(folder, folder / "clients", list(begun_days_ago), ["localhost"]):
+        assert identities._issue(identity, authority, since.get(identity.name, now), 30)
+    (folder / CA_CERTIFICATE).write_bytes(authority.certificate.public_bytes(Encoding.PEM))
+    return Site(folder)
 
 
 def make_site(folder: Path) -> Site:
