@@ -27,6 +27,11 @@ RUN --mount=type=bind,from=tools,source=/,target=/tools \
     --mount=type=secret,id=index \
     sh /build/image/requirements
 
+# The bill of materials, for scanners: docker run --rm --entrypoint cat fed /opt/venv/sbom.cdx.json
+RUN --mount=type=bind,from=tools,source=/opt/tools,target=/tools \
+    --mount=type=bind,source=script/image/sbom.py,target=/build/sbom.py \
+    /tools/bin/python /build/sbom.py /opt/venv/sbom.cdx.json
+
 # PYTHONDONTWRITEBYTECODE: the root is read-only at run time; what is imported has its bytecode from the build.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/fed \
