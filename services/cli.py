@@ -270,6 +270,7 @@ def _server(options: argparse.Namespace, env: settings.Settings) -> None:
             models=env.models,
             liveness_timeout=env.liveness_timeout,
             fresh=options.fresh or env.fresh,
+            linger=env.linger,
         ),
     )
 
@@ -301,7 +302,8 @@ def _demo(options: argparse.Namespace, env: settings.Settings) -> None:
 
     clients = env.clients if options.clients is None else options.clients
     settings.check_clients(clients, env.max_clients)
-    demo.run(_plan(options, env), clients, Paths(env.root, env.data), env.models)
+    paths = Paths(env.root, env.data)
+    demo.run(_plan(options, env), clients, paths, env.models, status_port=env.status_port)
 
 
 def _check(options: argparse.Namespace, env: settings.Settings) -> None:

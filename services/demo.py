@@ -43,6 +43,7 @@ def run(
     *,
     root: Path | None = None,
     fresh: bool | None = None,
+    status_port: int | None = None,
 ) -> None:
     """Train `plan` with `clients` client processes and one server process.
 
@@ -53,6 +54,7 @@ def run(
         models: folder of the file that `model.module` names.
         root: folder for data and identities, whose keep is the caller's; None for one that goes away with the run.
         fresh: begin a new run although an unfinished one is there; None as the environment says.
+        status_port: of the status page, or any free port where another program has it; None is no page.
 
     Raises:
         FedError: a process ended with an error; the exit code is that process's.
@@ -69,13 +71,14 @@ def run(
                 link.symlink_to(target.resolve())
         (root / "experiment.yml").write_text(experiment.dump(plan), encoding="utf-8")
         port = _free_port()
+        page = _free_port(status_port) if status_port else 0
         env = {
             "FED_ROOT": str(root),
             "EXPERIMENT": str(root / "experiment.yml"),
             "CLIENTS": str(clients),
             "MAX_CLIENTS": str(clients),
             "PORT": str(port),
-            "STATUS_PORT": "0",
+            "STATUS_PORT": str(page),
             "SERVER_URI": f"wss://localhost:{port}",
             # what these say is in the plan already, where a flag may have had the last word
             "SCHEME": "",
@@ -108,6 +111,8 @@ def _federate(env: Mapping[str, str], clients: int, paths: Paths) -> None:
         for _ in range(clients):
             processes.append(_start(env, "client", "--ca-cert", ca, "--quiet"))  # noqa: PERF401 - a signal may come between
         logger.info("a server and %d clients are at work", clients)
+        if env["STATUS_PORT"] != "0":
+            logger.info("status page: http://127.0.0.1:%s", env["STATUS_PORT"])
         code = server.wait()
         for process in processes:
             process.wait(CLIENT_PATIENCE if code == 0 else 5.0)
@@ -157,6 +162,10 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _free_port() -> int:
-    with socket.create_server(("localhost", 0)) as listener:
-        return int(listener.getsockname()[1])
+def _free_port(wanted: int = 0) -> int:
+    """Find a free port: the one wanted, or any where that is taken."""
+    try:
+        with socket.create_server(("localhost", wanted)) as listener:
+            return int(listener.getsockname()[1])
+    except OSError:
+        return _free_port()

@@ -39,6 +39,7 @@ class Settings:
         server_grace: seconds a client keeps trying to reach a server that it has lost.
         liveness_timeout: seconds after which either side takes a silent other for gone.
         fresh: begin a new run although an unfinished one is there.
+        linger: seconds that the status page stays after a completed run at most, while somebody has it open.
         denylist: folder of the list of clients that may not take part.
         client_name: identity a client claims, or None for the lowest free one.
         root: folder that holds `data/`, `certs/` and `results/`.
@@ -61,6 +62,7 @@ class Settings:
     server_grace: float = 120.0
     liveness_timeout: float = 20.0
     fresh: bool = False
+    linger: float = 600.0
     denylist: Path = Path("certs/denylist")
     client_name: str | None = None
     root: Path = Path()
@@ -94,6 +96,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         server_grace=_or(_integer(env, "SERVER_GRACE", 1, None), default.server_grace),
         liveness_timeout=_or(_integer(env, "LIVENESS_TIMEOUT", 1, None), default.liveness_timeout),
         fresh=bool(_integer(env, "FRESH", 0, 1)),
+        linger=_or(_integer(env, "LINGER", 0, None), default.linger),
         denylist=Path(_text(env, "DENYLIST") or default.denylist),
         client_name=_text(env, "CLIENT_NAME"),
         root=Path(_text(env, "FED_ROOT") or default.root),

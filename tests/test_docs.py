@@ -25,6 +25,7 @@ from services.server.engines.tensorflow import TensorflowEngine
 from services.server.main import Run
 from services.server.results import CLIENT_COLUMNS, EVENT_COLUMNS, HISTORY_COLUMNS, LOCK, MODEL_SOURCE
 from services.server.status import StatusServer
+from services.server.view import View
 from tests.server.test_model import COUNTS
 from tests.support import REPOSITORY
 
@@ -149,8 +150,15 @@ def test_every_path_of_the_status_page_is_documented() -> None:
     """Each path that is served has a row, and each fact of the state is named."""
     table = {words(cells[0])[0]: cells[1] for cells in rows(section(OPERATING, "Status"))}
     assert set(table) == set(re.findall(r'Route\("([^"]+)"', inspect.getsource(StatusServer)))
-    told = re.findall(r'^ +"(\w+)":', inspect.getsource(Run.snapshot), re.MULTILINE)
-    assert words(table["/status"]) == told
+
+
+def test_every_fact_of_the_state_is_documented() -> None:
+    """Each key of `/status`, and of what it tells of a client, has a row, in the order in which they come."""
+    table = [words(cells[0])[0] for cells in rows(section(OPERATING, "State"))]
+    told = re.findall(r'^ {12}"(\w+)":', inspect.getsource(View.snapshot), re.MULTILINE)
+    client = re.findall(r'^ {12}"(\w+)":', inspect.getsource(View._client), re.MULTILINE)
+    client += re.findall(r'^ {12}"(\w+)":', inspect.getsource(View._figures), re.MULTILINE)
+    assert table == [*told, *(f"clients.*.{key}" for key in client)]
 
 
 # -- experiments ------------------------------------------------------------------------------------------------------

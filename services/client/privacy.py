@@ -114,9 +114,11 @@ class PrivateTraining(LocalTraining):
         self._taken.append(steps)
         start = time.monotonic()
         taken = 0
+        self.progress = (0, steps.count)
         while taken < steps.count and not self._interrupted.is_set():
             self.take_step(steps)
             taken += 1
+            self.advance()
         return {"n_epoch": request.n_epoch or 1, "n_steps": taken, "t_spent": time.monotonic() - start}
 
     def _private(self) -> messaging.PrivacyRequest:

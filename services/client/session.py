@@ -50,6 +50,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+PROGRESS_PERIOD = 1.0
+"""Seconds between two tellings of how far a round is."""
+
 logger = logging.getLogger("fed.client")
 
 
@@ -381,6 +384,7 @@ class Session(FederatedClient):
         manager.resume()
         work = asyncio.create_task(asyncio.to_thread(call))
         lost = asyncio.create_task(self.netwk.lost())
+        telling = asyncio.create_task(self._tell_progress(manager))
         try:
             await asyncio.wait({work, lost}, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
@@ -388,11 +392,21 @@ class Session(FederatedClient):
             return work.result()
         finally:
             lost.cancel()
+            telling.cancel()
             if not work.done():
                 manager.interrupt()
                 if end is not None:
                     end()
                 await asyncio.wait({work})
+
+    async def _tell_progress(self, manager: LocalTraining) -> None:
+        """Tell the server now and then how far this client is, as long as there is news. Never returns."""
+        told = manager.progress
+        while True:
+            await asyncio.sleep(PROGRESS_PERIOD)
+            if manager.progress != told:
+                told = manager.progress
+                await self.netwk.tell_progress(*told)
 
     async def _ready(self) -> None:
         if self._preloaded is not None:

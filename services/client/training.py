@@ -83,11 +83,14 @@ class LocalTraining(TrainingManager):
 
     model: CompiledModel | LinearModel
     optim: ScheduledOptimizer
+    progress: tuple[int, int]
+    """Steps taken in this round, and steps that it has; read by another thread than writes them."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.optim = ScheduledOptimizer.of(self.optim)
         self._interrupted = threading.Event()
+        self.progress = (0, 0)
 
     def _prepare_metrics(self, metrics: Any) -> ClassMetrics:
         return ClassMetrics(super()._prepare_metrics(metrics).metrics)
@@ -110,10 +113,18 @@ class LocalTraining(TrainingManager):
     def training_round(self, message: messaging.TrainRequest) -> messaging.TrainReply | messaging.Error:
         images = self.train_data.get_data_specs().n_samples or 0
         steps = max(1, images // message.batches["batch_size"]) * (message.n_epoch or 1)
-        self.optim.reach_round(message.round_i, min(steps, message.n_steps or steps))
+        steps = min(steps, message.n_steps or steps)
+        self.optim.reach_round(message.round_i, steps)
+        self.progress = (0, steps)
         return super().training_round(message)
 
     def run_train_step(self, batch: Batch) -> None:
         if self._interrupted.is_set():
             raise StopIteration("interrupted")
         super().run_train_step(batch)
+        self.advance()
+
+    def advance(self) -> None:
+        """Count a step; what was foretold is a floor where a part of a batch is left over."""
+        step, steps = self.progress
+        self.progress = (step + 1, max(step + 1, steps))

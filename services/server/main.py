@@ -26,6 +26,7 @@ from services.server import checkpoint, engines
 from services.server.results import LATEST, MODEL_SOURCE, RunFolder, versions
 from services.server.status import StatusServer
 from services.server.trust import Trust
+from services.server.view import View
 from services.signals import until_stopped
 from services.source import Source, read
 from services.transport.server import FAREWELL_TIMEOUT, ServerEndpoint
@@ -57,6 +58,7 @@ class ServerOptions:
         models: folder of the file that `model.module` names.
         liveness_timeout: seconds after which a silent client is taken for gone.
         fresh: begin a new run although an unfinished one is there.
+        linger: seconds that the status page stays after the run at most, while somebody has it open.
     """
 
     clients: int
@@ -72,6 +74,7 @@ class ServerOptions:
     models: Path = Path("experiments")
     liveness_timeout: float = 20.0
     fresh: bool = False
+    linger: float = 0.0
 
 
 def run(plan: Plan, options: ServerOptions) -> None:
@@ -183,8 +186,7 @@ class Run:
         self.endpoint = endpoint
         self.folder = folder
         self.resumed = resumed
-        self.over = False
-        self.federation: Federation | None = None
+        self.view = View(plan, endpoint, folder, manifest, options.clients)
 
     async def serve(self) -> None:
         """Listen, gather clients while the model's framework is imported, train, and write results whatever happens."""
@@ -192,74 +194,70 @@ class Run:
             self.folder.write_plan(self.plan, self.source)
             self._write_summary("running", "")
             self.folder.publish()
-        try:
-            async with contextlib.AsyncExitStack() as stack:
+        async with contextlib.AsyncExitStack() as stack:
+            page = None
+            try:
                 if self.options.status_port:
-                    status = StatusServer(self.options.host, self.options.status_port, self.snapshot)
-                    stack.push_async_callback(status.close)
-                    status.start()
-                await self.endpoint.start()
-                stack.push_async_callback(self.endpoint.stop)
-                try:
-                    try:
-                        await self._federate()
-                    finally:
-                        if self.federation is not None:
-                            await self.federation.retire()
-                except asyncio.CancelledError:
-                    await self._part("the run is stopped")
-                    raise
-                except TrainingError as exc:
-                    await self.endpoint.tell(CancelTraining(str(exc)), FAREWELL_TIMEOUT)
-                    await self.endpoint.dismiss(str(exc), failed=True)
-                    raise
-                await self._part("the run is completed")
-            reason = "" if self.federation is None else self.federation.reason
-            await asyncio.to_thread(self._conclude, "completed", reason)
+                    page = StatusServer(self.options.host, self.options.status_port, self.view.snapshot)
+                    stack.push_async_callback(page.close)
+                    page.start()
+                await self._attend()
+                await asyncio.to_thread(self._conclude, "completed", self._reason())
+            except asyncio.CancelledError:
+                await self._give_up("stopped", "stopped by a signal")
+                raise
+            except FedError as exc:
+                await self._give_up("stopped" if isinstance(exc, QuorumError | StorageError) else "failed", str(exc))
+                raise
+            except BaseException as exc:
+                await self._give_up("failed", logs.word(exc))
+                raise
+            if page is not None and page.readers and self.options.linger:
+                logger.info("the status page stays while it is open, for at most %g s (LINGER)", self.options.linger)
+                with contextlib.suppress(asyncio.CancelledError):  # the run is complete whatever ends the wait
+                    await page.until_unwatched(self.options.linger)
+
+    async def _attend(self) -> None:
+        """Be there for clients, from the first that joins to the farewell."""
+        await self.endpoint.start()
+        try:
+            try:
+                await self._federate()
+            finally:
+                if self.view.federation is not None:
+                    await self.view.federation.retire()
         except asyncio.CancelledError:
-            await self._give_up("stopped", "stopped by a signal")
+            await self._part("the run is stopped")
             raise
-        except FedError as exc:
-            await self._give_up("stopped" if isinstance(exc, QuorumError | StorageError) else "failed", str(exc))
+        except TrainingError as exc:
+            await self.endpoint.tell(CancelTraining(str(exc)), FAREWELL_TIMEOUT)
+            await self.endpoint.dismiss(str(exc), failed=True)
             raise
-        except BaseException as exc:
-            await self._give_up("failed", logs.word(exc))
-            raise
+        else:
+            await self._part("the run is completed")
+        finally:
+            await self.endpoint.stop()
+
+    def _reason(self) -> str:
+        return "" if self.view.federation is None else self.view.federation.reason
 
     async def _federate(self) -> None:
         """Import the model's framework while clients arrive, gather them, and run the rounds."""
         await asyncio.to_thread(engines.of, self.plan)
         # on the loop, not in a thread: Keras draws initial weights from global generators that others use too
-        self.federation = self._build()
-        self.federation.attend()
+        federation = self.view.federation = self._build()
+        federation.attend()
         if self.resumed:
-            await self._regather(self.federation)
+            await self._regather(federation)
         else:
             await self._gather()
-        await self.federation.train()
+        await federation.train()
 
     async def _part(self, reason: str) -> None:
         """Tell the clients that the run is over: those that listen by a message, those at work by closing on them."""
-        if self.federation is not None:
-            await self.federation.farewell()
+        if self.view.federation is not None:
+            await self.view.federation.farewell()
         await self.endpoint.dismiss(reason)
-
-    def snapshot(self) -> dict[str, Any]:
-        """Tell the state of the run for the status page."""
-        federation = self.federation
-        last = self.folder.rounds[-1] if self.folder.rounds else None
-        return {
-            "run_id": self.folder.run_id,
-            "phase": "gathering" if federation is None else federation.phase,
-            "healthy": not self.over and (federation is None or federation.phase != "waiting"),
-            "round": 0 if federation is None else federation.round,
-            "rounds_planned": self.plan.rounds,
-            "clients": sorted(self.endpoint.client_names),
-            "clients_wanted": self.options.clients,
-            "test_accuracy": None if last is None else last.test_accuracy,
-            "loss": None if last is None else last.loss,
-            "seconds": round(self.folder.elapsed(), 1),
-        }
 
     async def _gather(self) -> None:
         """Wait for the clients asked for, then a little longer for more that come on their heels."""
@@ -335,8 +333,7 @@ class Run:
 
     def _conclude(self, status: str, reason: str) -> None:
         """Write the model, the pictures and the summary of what was learned."""
-        federation = self.federation
-        self.over = True
+        federation = self.view.federation
         score = None
         if federation is not None and self.folder.rounds:
             from services.server import plots  # noqa: PLC0415 - imports matplotlib
@@ -351,6 +348,7 @@ class Run:
             if cut is not None:
                 self.folder.write(distribution.FILE, distribution.draw(cut, self.manifest.classes))
         self._write_summary(status, reason, score)
+        self.view.outcome = (status, reason)
         if score is not None and status == "completed":
             logger.info(
                 "completed %d rounds in %.0f s with %d clients: test accuracy %.4f",
@@ -363,7 +361,7 @@ class Run:
 
     def _write_summary(self, status: str, reason: str, score: Any = None) -> None:
         last = self.folder.rounds[-1] if self.folder.rounds else None
-        private = None if self.federation is None else self.federation.private
+        private = None if self.view.federation is None else self.view.federation.private
         self.folder.write_summary(
             {
                 "run_id": self.folder.run_id,
@@ -377,7 +375,7 @@ class Run:
                 "dataset": self.manifest.dataset,
                 "data_sha256": self.manifest.data_sha256,
                 "model_sha256": None if self.source is None else self.source.sha256,
-                "model_round": None if self.federation is None else self.federation.best_round,
+                "model_round": None if self.view.federation is None else self.view.federation.best_round,
                 "test_accuracy": None if score is None else score.accuracy,
                 "test_loss": None if score is None else score.loss,
                 "privacy": None if private is None else private.summary(),

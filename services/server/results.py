@@ -5,6 +5,7 @@ Each file is written whole or not at all (`services.paths.write_atomic`), so tha
 
 from __future__ import annotations
 
+import collections
 import csv
 import dataclasses
 import datetime
@@ -31,6 +32,9 @@ LATEST = "latest"
 LOCK = ".lock"
 MODEL_SOURCE = "model.py"
 PACKAGES = ("declearn", "tensorflow-cpu", "tensorflow", "keras", "scikit-learn", "websockets", "cryptography", "numpy")
+
+RECENT_EVENTS = 500
+"""Events that are kept in memory beside `events.csv`, for who looks at a run that goes on."""
 
 logger = logging.getLogger("fed.server")
 
@@ -163,6 +167,9 @@ class RunFolder:
     Args:
         path: the folder, which is there.
 
+    Attributes:
+        events: the latest of `events.csv`, of this process: time, round, event, client, detail.
+
     Raises:
         StorageError: the folder can't be written, or another process holds it.
     """
@@ -173,6 +180,7 @@ class RunFolder:
         self.rounds: list[Round] = []
         self.clients: list[ClientRound] = []
         self.measures: list[Measure] = []
+        self.events: collections.deque[tuple[str, int, str, str, str]] = collections.deque(maxlen=RECENT_EVENTS)
         self._lock = _hold(path)
         sweep(path)
         self._before = 0.0
@@ -225,6 +233,7 @@ class RunFolder:
         """
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         row = (now, round_, event, client, detail)
+        self.events.append(row)
         try:
             with (self.path / "events.csv").open("a", encoding="utf-8", newline="") as file:
                 csv.writer(file, lineterminator="\n").writerow(row)

@@ -1,6 +1,7 @@
-"""Plain HTTP beside the federation, for machines and people that look on: `/healthz` and `/status`.
+"""Plain HTTP beside the federation, for people and machines that look on: a live page, its state as JSON.
 
-Served by Starlette on uvicorn from the server's own event loop. It tells no secret and no training data.
+Served by Starlette on uvicorn from the server's own event loop. It tells no secret and no training data, and nothing
+that is asked of it changes the run.
 """
 
 from __future__ import annotations
@@ -9,17 +10,24 @@ import asyncio
 import contextlib
 import errno
 import logging
+import math
 import socket
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.errors import NetworkError
+from services.errors import DataError, NetworkError
+from services.server.page.feed import MOST_READERS, Feed
+from services.server.page.render import Renderer
 from services.server.results import plain
 
 
@@ -31,37 +39,99 @@ class _Uvicorn(uvicorn.Server):
         yield
 
 
+Predict = Callable[[bytes], Awaitable[Sequence[tuple[str, float]]]]
+"""Tells of a picture, in the bytes of a file, how likely each class is, the likeliest first; raises `DataError`."""
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+"""Of every answer: the page loads nothing from elsewhere and is shown in no other."""
+
+LARGEST_PICTURE = 2**20
+"""Bytes of a picture that is asked about."""
+
+PREDICTIONS = 5.0
+"""Pictures a second that are looked at, all askers together."""
+
+
 class StatusServer:
     """Serves what `snapshot` tells, until it is closed.
 
     Args:
         host: address to listen on.
         port: TCP port.
-        snapshot: tells the state of the run as plain values; `healthy` in it decides what `/healthz` answers.
+        snapshot: tells the state of the run as plain values (`services.server.view`); `healthy` in it decides what
+            `/healthz` answers.
+        predict: what the trained model says of a picture; `drawable` in the snapshot tells when it may be asked.
 
     Raises:
         NetworkError: the port is taken.
     """
 
-    def __init__(self, host: str, port: int, snapshot: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self, host: str, port: int, snapshot: Callable[[], dict[str, Any]], predict: Predict | None = None
+    ) -> None:
         self._snapshot = snapshot
+        self._predict = predict
+        self._asked = -math.inf
+        self._renderer = Renderer()
+        self._feed = Feed(lambda: self._renderer.regions(plain(self._snapshot())))
         self._socket = _listen(host, port)
-        app = Starlette(routes=[Route("/healthz", self._healthz), Route("/status", self._status)])
+        app = Starlette(
+            routes=[
+                Route("/", self._page),
+                Route("/events", self._events),
+                Route("/healthz", self._healthz),
+                Route("/predict", self._answer, methods=["POST"]),
+                Route("/status", self._status),
+                Mount("/static", StaticFiles(packages=[("services.server.page", "static")])),
+            ]
+        )
         self._server = _Uvicorn(
-            uvicorn.Config(app, access_log=False, log_config=None, log_level=logging.WARNING, lifespan="off")
+            uvicorn.Config(
+                _with_headers(app),
+                access_log=False,
+                log_config=None,
+                log_level=logging.WARNING,
+                lifespan="off",
+                timeout_graceful_shutdown=2,
+            )
         )
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def readers(self) -> int:
+        """Number of people who have the page open."""
+        return self._feed.readers
 
     def start(self) -> None:
         """Begin to serve, on the running event loop."""
         self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
 
+    async def until_unwatched(self, seconds: float) -> None:
+        """Wait until nobody has the page open, for at most so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._feed.unwatched(), seconds)
+
     async def close(self) -> None:
-        """End serving, and wait until the port is free."""
+        """Show readers the last state, end serving, and wait until the port is free."""
+        await self._feed.close()
         self._server.should_exit = True
         if self._task is not None:
             await self._task
         self._socket.close()
+
+    async def _page(self, _: Request) -> Response:
+        return HTMLResponse(self._renderer.page(plain(self._snapshot())))
+
+    async def _events(self, _: Request) -> Response:
+        if self._feed.readers >= MOST_READERS:
+            return PlainTextResponse("too many pages are open\n", 503)
+        return StreamingResponse(self._feed.stream(), media_type="text/event-stream")
 
     async def _healthz(self, _: Request) -> Response:
         healthy = bool(self._snapshot()["healthy"])
@@ -69,6 +139,41 @@ class StatusServer:
 
     async def _status(self, _: Request) -> Response:
         return JSONResponse(plain(self._snapshot()))
+
+    async def _answer(self, request: Request) -> Response:
+        """Tell what the model says of a picture."""
+        if self._predict is None or not self._snapshot()["drawable"]:
+            return JSONResponse({"error": "There is no model to ask yet."}, 409)
+        now = time.monotonic()
+        if now - self._asked < 1 / PREDICTIONS:
+            return JSONResponse({"error": "Too many pictures at once; try again."}, 429)
+        self._asked = now
+        picture = bytearray()
+        async for chunk in request.stream():
+            picture += chunk
+            if len(picture) > LARGEST_PICTURE:
+                return JSONResponse({"error": f"A picture has at most {LARGEST_PICTURE:,} bytes."}, 413)
+        try:
+            found = await self._predict(bytes(picture))
+        except DataError as exc:
+            return JSONResponse({"error": str(exc)}, 400)
+        return JSONResponse({"class": found[0][0], "scores": [list(each) for each in found[:3]]})
+
+
+def _with_headers(app: ASGIApp) -> ASGIApp:
+    """Add `HEADERS` to every answer."""
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers[name] = value
+            await send(message)
+
+        await app(scope, receive, sending)
+
+    return wrapped
 
 
 def _listen(host: str, port: int) -> socket.socket:

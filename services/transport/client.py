@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http
 import logging
 import os
@@ -29,7 +30,7 @@ from services.errors import (
     UsageError,
 )
 from services.transport.hub import NAME_IN_USE
-from services.transport.messages import DEALABLE, PROBES
+from services.transport.messages import DEALABLE, PROBES, progress_payload
 from services.transport.server import CLOSE_TIMEOUT, FAILED, LIVENESS_TIMEOUT
 
 CERTIFICATE_ALERTS = ("CERTIFICATE", "UNKNOWN_CA", "BAD_CERT")
@@ -116,6 +117,12 @@ class ClientEndpoint(WebsocketsClient, register=False):
         if self._socket is not None:
             socket, self._socket = self._socket, None
             await socket.close(websockets.frames.CloseCode.GOING_AWAY, "it left")
+
+    async def tell_progress(self, step: int, steps: int) -> None:
+        """Tell the server how far this client is in its round; a server that is not ours takes it for a ping."""
+        with contextlib.suppress(ConnectionClosed):
+            if self._socket is not None:
+                await self._socket.ping(progress_payload(step, steps))
 
     async def lost(self) -> None:
         """Wait until the connection is gone."""

@@ -22,6 +22,7 @@ from websockets.exceptions import AbortHandshake, InvalidHandshake
 from websockets.frames import CloseCode
 from websockets.server import WebSocketServerProtocol
 
+from services.transport.messages import parse_progress
 from services.transport.refusals import Refusals
 from services.transport.tls import peer_name
 
@@ -86,7 +87,7 @@ class Gate(WebSocketServerProtocol):
     """`WebSocketServerProtocol` of one connection, with limits by what is known of its peer.
 
     Overrides `connection_made`, `connection_lost`, `process_request` and `handshake`, the library's places to look at a
-    connection before it is a websocket.
+    connection before it is a websocket; `data_received` and `pong`, to tell who is alive and how far.
 
     Args:
         door: what all connections share.
@@ -94,14 +95,20 @@ class Gate(WebSocketServerProtocol):
     Attributes:
         name: the name that the peer's certificate proves, or None.
         peer: who this is, for a log: that name, else its address.
+        heard: when it was last heard of, by the event loop's clock.
+        progress: step and steps of the round it is in, as it last told, or None.
     """
 
     name: str | None
     peer: str
+    heard: float
+    progress: tuple[int, int] | None
 
     def __init__(self, *args: Any, door: Door, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._door = door
+        self.heard = 0.0
+        self.progress = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -120,6 +127,16 @@ class Gate(WebSocketServerProtocol):
         self._door.open.discard(self)
         self._door.strangers.discard(self)
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self.heard = self.loop.time()
+        super().data_received(data)
+
+    async def pong(self, data: Any = b"") -> None:
+        """Answer a ping, and take note of what it tells of the peer's progress."""
+        if isinstance(data, bytes):
+            self.progress = parse_progress(data) or self.progress
+        await super().pong(data)
 
     async def handshake(self, *args: Any, **kwargs: Any) -> str:
         try:

@@ -55,6 +55,7 @@ class Mailbox:
         outgoing: message it has yet to collect.
         incoming: message nobody has yet read.
         owed: replies that came too late for their round and are discarded on arrival.
+        asked: a reply is awaited from it.
         gone: why it left, or None while it is connected.
     """
 
@@ -64,6 +65,7 @@ class Mailbox:
     outgoing: bytes | None = None
     incoming: bytes | None = None
     owed: int = 0
+    asked: bool = False
     gone: str | None = None
     _waiters: set[asyncio.Future[None]] = field(default_factory=set)
 
@@ -318,12 +320,16 @@ class Hub(MessagesHandler):
         loop = asyncio.get_running_loop()
         deadline = None if timeout is None else loop.time() + timeout
         mailbox = self._open(client)
-        await self.send_message(request, client, timeout)
+        mailbox.asked = True
         try:
-            return await self._receive(mailbox, None if deadline is None else max(0.0, deadline - loop.time()))
-        except TimeoutError:
-            mailbox.owed += 1
-            raise
+            await self.send_message(request, client, timeout)
+            try:
+                return await self._receive(mailbox, None if deadline is None else max(0.0, deadline - loop.time()))
+            except TimeoutError:
+                mailbox.owed += 1
+                raise
+        finally:
+            mailbox.asked = False
 
     async def _receive(self, mailbox: Mailbox, timeout: float | None) -> bytes:
         await mailbox.until(lambda: mailbox.incoming is not None or mailbox.gone is not None, timeout)

@@ -7,6 +7,7 @@ declearn client never meets a message it does not know.
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import ClassVar
 
 from declearn.messaging import Message
@@ -16,6 +17,20 @@ DEALABLE = "X-Fed-Dealable"
 
 PROBES = "X-Fed-Probes"
 """Handshake header (value `1`) of a client that trains off its event loop, so that it answers pings at all times."""
+
+
+def progress_payload(step: int, steps: int) -> bytes:
+    """Word how far a client is, for the payload of a websocket ping: any peer answers it, and ours reads it."""
+    return b"%d/%d" % (step, steps)
+
+
+def parse_progress(payload: bytes) -> tuple[int, int] | None:
+    """Read `progress_payload`; None where a ping holds something else."""
+    found = re.fullmatch(rb"(\d{1,9})/(\d{1,9})", payload)
+    if found is None:
+        return None
+    step, steps = int(found[1]), int(found[2])
+    return (step, steps) if step <= steps else None
 
 
 @dataclasses.dataclass

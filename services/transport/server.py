@@ -221,6 +221,9 @@ class ServerEndpoint(WebsocketsServer, register=False):
         serialized = {id(message): message.serialize() for message in requests.values()}
 
         async def one(client: str, message: Message) -> Message | Loss:
+            mailbox = self.handler.mailboxes.get(client)
+            if mailbox is not None:
+                mailbox.context.progress = None
             try:
                 content = await self.handler.exchange(serialized[id(message)], client, timeout)
             except ClientGoneError as exc:

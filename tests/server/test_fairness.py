@@ -85,7 +85,9 @@ def test_a_newcomer_is_set_up_for_the_next_round(small: Paths) -> None:
             async def bring_another(number: int) -> None:
                 if number == 2:
                     late.append(federation.client(1))
-                    while state.federation is None or not state.federation.attendance.membership.is_ready("client_1"):
+                    while state.view.federation is None or not state.view.federation.attendance.membership.is_ready(
+                        "client_1"
+                    ):
                         await asyncio.sleep(0.01)
 
             first = federation.client(0, before_round=bring_another)

@@ -257,7 +257,7 @@ def test_a_client_that_goes_during_a_round_costs_no_more_than_its_part(small: Pa
     async def scene() -> None:
         async with federation.server() as (state, server):
             clients = [federation.client(number) for number in range(2)]
-            while state.federation is None or state.federation.phase != "training":
+            while state.view.federation is None or state.view.federation.phase != "training":
                 await asyncio.sleep(0.005)
             clients[1].cancel()
             await server
@@ -285,7 +285,7 @@ def test_a_straggler_misses_its_round_and_takes_part_again(small: Paths) -> None
             async def report(number: int) -> None:
                 if number == 3:
                     recorded.set()
-                    while state.federation is None or state.federation.netwk.handler.is_busy("client_1"):
+                    while state.view.federation is None or state.view.federation.netwk.handler.is_busy("client_1"):
                         await asyncio.sleep(0.01)
 
             clients = [federation.client(0, before_round=report), federation.client(1, before_round=dawdle)]
@@ -360,7 +360,9 @@ def test_a_newcomer_takes_part_in_the_next_round(small: Paths) -> None:
             async def bring_another(number: int) -> None:
                 if number == 2:
                     late.append(federation.client(1))
-                    while state.federation is None or not state.federation.attendance.membership.is_ready("client_1"):
+                    while state.view.federation is None or not state.view.federation.attendance.membership.is_ready(
+                        "client_1"
+                    ):
                         await asyncio.sleep(0.01)
 
             first = federation.client(0, before_round=bring_another)
@@ -412,8 +414,8 @@ def test_another_plan_than_the_unfinished_run_s_is_refused(small: Paths) -> None
         async with federation.server() as (state, server):
             with pytest.raises(QuorumError):
                 await server
-            assert state.federation is not None
-            state.federation.checkpoint().save(state.folder.path)
+            assert state.view.federation is not None
+            state.view.federation.checkpoint().save(state.folder.path)
 
     run(scene())
     changed = federation.plan.model_copy(update={"rounds": 9})

@@ -148,7 +148,9 @@ def test_images_that_change_seats_keep_what_was_spent_on_them(small: Paths) -> N
             async def bring_another(number: int) -> None:
                 if number == 1:
                     late.append(federation.client(1))
-                    while state.federation is None or not state.federation.attendance.membership.is_ready("client_1"):
+                    while state.view.federation is None or not state.view.federation.attendance.membership.is_ready(
+                        "client_1"
+                    ):
                         await asyncio.sleep(0.01)
 
             first = federation.client(0, before_round=bring_another)

@@ -122,7 +122,9 @@ def test_a_newcomer_is_let_into_the_secrets(small: Paths) -> None:
             async def bring_another(number: int) -> None:
                 if number == 2:
                     late.append(federation.client(2))
-                    while state.federation is None or not state.federation.attendance.membership.is_ready("client_2"):
+                    while state.view.federation is None or not state.view.federation.attendance.membership.is_ready(
+                        "client_2"
+                    ):
                         await asyncio.sleep(0.01)
 
             first = [federation.client(0, before_round=bring_another), federation.client(1)]

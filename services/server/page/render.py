@@ -1,0 +1,137 @@
+"""What the page shows: the regions of `templates/`, rendered from a snapshot of the run (`services.server.view`).
+
+Every text is escaped by the templates: names of clients and their reasons are not ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+import yaml
+from markupsafe import Markup
+
+from services.server.page.charts import Line, chart
+
+WORDS = {
+    "gathering": "Waiting for clients",
+    "preparing": "Preparing a round",
+    "training": "Training",
+    "evaluating": "Evaluating",
+    "waiting": "Too few clients: waiting for them to return",
+    "completed": "Completed",
+    "stopped": "Stopped",
+    "failed": "Failed",
+}
+"""Of each phase, and of how a run ended."""
+
+OVER = ("completed", "stopped", "failed")
+"""Phases after which nothing changes any more."""
+
+MOST_EVENTS = 100
+"""Events that the page shows, the latest first."""
+
+KILO = 1000
+
+NONE = "\N{EN DASH}"
+"""In place of a figure that is not there."""
+
+
+class Renderer:
+    """Renders the page and its regions."""
+
+    def __init__(self) -> None:
+        self._jinja = jinja2.Environment(
+            loader=jinja2.PackageLoader("services.server.page"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._jinja.filters |= {"number": number, "share": share, "span": span, "size": size, "ago": ago, "bar": bar}
+
+    def page(self, run: Mapping[str, Any]) -> str:
+        """Render the whole page."""
+        regions = {name: Markup(html) for name, html in self.regions(run).items()}  # noqa: S704 - our own templates'
+        return self._jinja.get_template("page.html").render(run=run, regions=regions)
+
+    def regions(self, run: Mapping[str, Any]) -> dict[str, str]:
+        """Render each region, by its name."""
+        history = run["history"]
+        rounds = max(run["rounds_planned"], len(history["round"]))
+        facts = {
+            "headline": {"words": WORDS.get(run["phase"], run["phase"]), "over": run["phase"] in OVER},
+            "curves": {
+                "accuracy": chart("Accuracy", _lines(history, "accuracy"), rounds),
+                "loss": chart("Loss", _lines(history, "loss"), rounds),
+                "rows": [dict(zip(history, row, strict=True)) for row in zip(*history.values(), strict=True)],
+            },
+            "clients": {"clients": run["clients"] | run["gone"]},
+            "events": {"events": run["events"][: -MOST_EVENTS - 1 : -1]},
+            "draw": {
+                "drawable": run["drawable"] is not None,
+                "ready": run["drawable"],
+                "classes": run["dataset"]["classes"],
+            },
+            "experiment": {"experiment": yaml.safe_dump(run["experiment"], sort_keys=False, allow_unicode=True)},
+        }
+        return {
+            name: self._jinja.get_template(f"{name}.html").render(run=run, **values) for name, values in facts.items()
+        }
+
+
+def _lines(history: Mapping[str, Sequence[Any]], column: str) -> list[Line]:
+    return [
+        Line("valid", "clients' validation images", history[column]),
+        Line("test", "held-out test images", history[f"test_{column}"]),
+    ]
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Write a figure; a dash where there is none."""
+    return NONE if value is None or value != value else f"{value:.{digits}f}"  # noqa: PLR0124 - NaN
+
+
+def share(value: float | None) -> str:
+    """Write a share in per cent."""
+    return NONE if value is None else f"{100 * value:.2f} %"
+
+
+def span(seconds: float | None) -> str:
+    """Write a time as a person would: seconds, minutes, hours."""
+    if seconds is None:
+        return NONE
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def size(count: int) -> str:
+    """Write a number of bytes."""
+    if count < KILO:
+        return f"{count} B"
+    for unit in ("kB", "MB", "GB"):
+        count_ = count / KILO ** ({"kB": 1, "MB": 2, "GB": 3}[unit])
+        if count_ < KILO or unit == "GB":
+            return f"{count_:.1f} {unit}"
+    raise AssertionError
+
+
+def ago(seconds: float | None) -> str:
+    """Write how long ago something was."""
+    return NONE if seconds is None else "now" if seconds < 2 else f"{span(seconds)} ago"  # noqa: PLR2004
+
+
+def bar(counts: Sequence[int], names: Sequence[str]) -> Markup:
+    """Draw a bar whose parts are as wide as the numbers of images of each class."""
+    told = ", ".join(f"{name}: {count:,}" for name, count in zip(names, counts, strict=True))
+    whole, left, parts = max(1, sum(counts)), 0.0, []
+    part = Markup('<rect class="c{}" x="{:.2f}" width="{:.2f}" height="8"/>')
+    for position, count in enumerate(counts):
+        width = 100 * count / whole
+        parts.append(part.format(position % 10, left, width))
+        left += width
+    return Markup(
+        '<svg class="bar" viewBox="0 0 100 8" preserveAspectRatio="none" role="img" aria-label="{}">{}</svg>'
+    ).format(told, Markup("").join(parts))

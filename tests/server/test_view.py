@@ -1,0 +1,110 @@
+"""What can be seen of a run at each point of it, of real servers and clients."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from services.paths import Paths
+from services.server.results import plain
+from tests.federation import Federation, plan, run
+
+
+def test_a_run_is_seen_from_its_beginning_to_its_end(small: Paths) -> None:
+    """Before, while and after it trains: phase, round, who is at work and how far, who came, what was learned."""
+    federation = Federation(small, plan())
+    seen: dict[str, dict[str, Any]] = {}
+
+    async def scene() -> None:
+        async with federation.server() as (state, server):
+            seen["empty"] = state.view.snapshot()
+
+            async def look(number: int) -> str | None:
+                if number == 2:
+                    seen["training"] = state.view.snapshot()
+                return None
+
+            clients = [federation.client(0, before_round=look), federation.client(1)]
+            await asyncio.gather(server, *clients)
+            seen["over"] = state.view.snapshot()
+
+    run(scene())
+    assert json.loads(json.dumps(plain(seen))) == plain(seen)
+
+    empty = seen["empty"]
+    assert (empty["phase"], empty["round"], empty["clients"], empty["seconds_left"]) == ("gathering", 0, {}, None)
+    assert empty["healthy"]
+
+    training = seen["training"]
+    assert (training["phase"], training["round"], training["rounds_planned"]) == ("training", 1, 2)
+    assert training["clients"].keys() == {"client_0", "client_1"}
+    one = training["clients"]["client_0"]
+    assert (one["state"], one["reason"], one["round"]) == ("training", "", 1)
+    assert one["seat"] == 0
+    assert sum(one["labels"]) == one["train"] > 0
+    assert one["seen_s"] >= 0
+    assert one["bytes_sent"] > one["bytes_received"] > 0
+    assert training["history"]["round"] == [1]
+    assert training["seconds_left"] > 0
+    assert [row[2] for row in training["events"]] == ["joined", "joined", "dealt"]
+
+    over = seen["over"]
+    assert (over["phase"], over["round"], over["healthy"], over["clients"]) == ("completed", 2, False, {})
+    assert {name: each["state"] for name, each in over["gone"].items()} == {"client_0": "over", "client_1": "over"}
+    assert over["test_accuracy"] == over["history"]["test_accuracy"][-1]
+    assert over["experiment"]["rounds"] == 2
+
+
+def test_who_is_gone_and_who_missed_a_round_is_seen_with_the_reason(small: Paths) -> None:
+    """A client that failed in a round is `dropped` until the next, one that left is `gone`, each with its reason."""
+    federation = Federation(small, plan(rounds=3), clients=3)
+    seen: dict[int, dict[str, Any]] = {}
+
+    async def scene() -> None:
+        async with federation.server() as (state, server):
+
+            async def look(number: int) -> str | None:
+                seen[number] = state.view.snapshot()
+                return None
+
+            async def fail(number: int) -> str | None:
+                return "the disk is full" if number == 1 else None
+
+            async def leave(number: int) -> str | None:
+                if number == 2:
+                    leaver.cancel()
+                return None
+
+            leaver = federation.client(2, before_round=leave)
+            clients = [federation.client(0, before_round=look), federation.client(1, before_round=fail)]
+            await asyncio.gather(server, *clients)
+
+    run(scene())
+    gone = seen[3]["gone"]["client_2"]
+    assert (gone["state"], gone["reason"]) == ("gone", "it left")
+    assert seen[3]["clients"].keys() == {"client_0", "client_1"}
+    rows = {row["client"]: row for row in federation.table("clients.csv") if row["round"] == "1"}
+    assert rows["client_1"]["reason"] == "the disk is full"
+
+
+def test_a_client_tells_how_far_it_is(small: Paths) -> None:
+    """While a client trains, the server sees the steps it has taken, of how many."""
+    federation = Federation(small, plan(rounds=1, train={"batch_size": 1, "epochs": 400}))
+
+    async def scene() -> None:
+        async with federation.server() as (state, server):
+            clients = [federation.client(number) for number in range(2)]
+            steps = 0
+            while not steps:
+                await asyncio.sleep(0.01)
+                assert not server.done()
+                each = state.view.snapshot()["clients"].get("client_0", {})
+                steps = each.get("steps") or 0
+                if steps:
+                    assert 0 < each["step"] <= steps
+                    assert steps == 400 * each["train"]
+            server.cancel()
+            await asyncio.wait([server, *clients])
+
+    run(scene())
