@@ -92,4 +92,4 @@ def ticks(low: float, high: float) -> list[float]:
     magnitude = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * magnitude for factor in (1, 2, 2.5, 5, 10) if factor * magnitude >= raw * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [float(f"{number * step:.12g}") for number in range(first, max(last, first + 1) + 1)]
+    return [float(f"{number * step:.15g}") for number in range(first, max(last, first + 1) + 1)]
