@@ -348,7 +348,7 @@ class Run:
             if cut is not None:
                 self.folder.write(distribution.FILE, distribution.draw(cut, self.manifest.classes))
         self._write_summary(status, reason, score)
-        self.view.outcome = (status, reason)
+        self.view.outcome, self.view.score = (status, reason), score
         if score is not None and status == "completed":
             logger.info(
                 "completed %d rounds in %.0f s with %d clients: test accuracy %.4f",

@@ -17,6 +17,7 @@ from services.transport.gate import Gate
 from services.transport.server import ServerEndpoint
 
 if TYPE_CHECKING:
+    from services.server.evaluation import Score
     from services.server.federation import Federation
 
 RECENT = 3
@@ -42,6 +43,7 @@ class View:
     Attributes:
         federation: the rounds, once there are any to be run.
         outcome: status and reason, once the run is over.
+        score: of the model that the run leaves, once it is over.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class View:
     ) -> None:
         self.federation: Federation | None = None
         self.outcome: tuple[str, str] | None = None
+        self.score: Score | None = None
         self._plan = plan
         self._endpoint = endpoint
         self._folder = folder
@@ -85,8 +88,8 @@ class View:
             "seconds_left": self._seconds_left(),
             "loss": None if last is None else last.loss,
             "accuracy": None if last is None else last.accuracy,
-            "test_loss": None if last is None else last.test_loss,
-            "test_accuracy": None if last is None else last.test_accuracy,
+            "test_loss": self.score.loss if self.score else None if last is None else last.test_loss,
+            "test_accuracy": self.score.accuracy if self.score else None if last is None else last.test_accuracy,
             "clients_wanted": self._wanted,
             "clients": clients,
             "gone": {name: self._gone(name) for name in self._known() if name not in clients},
@@ -170,7 +173,7 @@ class View:
             "step": None,
             "steps": None,
             "seen_s": None,
-            **self._figures(name, seat if over else None),
+            **self._figures(name, seat),
         }
 
     def _figures(self, name: str, dealt: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pytest
 
 from services.errors import NetworkError
 from services.server.status import StatusServer
+from tests.server.page.test_render import state
 from tests.support import deadline
 
 Answer = tuple[int, dict[str, str], str]
@@ -96,6 +97,66 @@ def test_a_failing_snapshot_fails_its_answer_alone() -> None:
         assert (await get(port, "/status"))[0] == 200
 
     serve(snapshot, scene)
+
+
+def test_a_stuck_reader_delays_nobody() -> None:
+    """A page that is never read from costs another one no state, and the server no answer."""
+    count = 0
+
+    def snapshot() -> dict[str, Any]:
+        nonlocal count
+        count += 1
+        # more than any buffer on the way holds
+        return state(reason="x" * 2**20 + str(count))
+
+    async def scene(port: int) -> None:
+        request = b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        _, stuck = await asyncio.open_connection("localhost", port, limit=2**10)
+        stuck.transport.pause_reading()  # type: ignore[attr-defined]
+        stuck.write(request)
+        reader, writer = await asyncio.open_connection("localhost", port, limit=2**24)
+        writer.write(request)
+        seen = 0
+        while seen < 5:
+            seen += (await reader.readline()).startswith(b"data: ")
+            assert (await get(port, "/healthz"))[0] == 200
+        stuck.transport.abort()
+        writer.close()
+
+    serve(snapshot, scene)
+
+
+def test_pages_are_limited_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More open pages than allowed are told so."""
+    monkeypatch.setattr("services.server.status.MOST_READERS", 1)
+
+    async def scene(port: int) -> None:
+        reader, writer = await asyncio.open_connection("localhost", port)
+        writer.write(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await reader.readuntil(b"event: regions")
+        assert (await get(port, "/events"))[0] == 503
+        writer.close()
+
+    serve(state, scene)
+
+
+def test_the_page_and_what_it_needs_are_served() -> None:
+    """The page, its style sheet, its script and its icon come with headers that let nothing else in."""
+
+    async def scene(port: int) -> None:
+        for path, kind in (
+            ("/", "text/html; charset=utf-8"),
+            ("/static/page.css", "text/css; charset=utf-8"),
+            ("/static/page.js", "text/javascript; charset=utf-8"),
+            ("/static/icon.svg", "image/svg+xml"),
+        ):
+            status, headers, body = await get(port, path)
+            assert (status, headers["content-type"]) == (200, kind)
+            assert headers["content-security-policy"].startswith("default-src 'none'; script-src 'self';")
+            assert body
+        assert (await get(port, "/static/../status.py"))[0] == 404
+
+    serve(state, scene)
 
 
 def test_the_port_is_free_afterwards() -> None:

@@ -52,7 +52,7 @@ def test_a_run_is_seen_from_its_beginning_to_its_end(small: Paths) -> None:
     over = seen["over"]
     assert (over["phase"], over["round"], over["healthy"], over["clients"]) == ("completed", 2, False, {})
     assert {name: each["state"] for name, each in over["gone"].items()} == {"client_0": "over", "client_1": "over"}
-    assert over["test_accuracy"] == over["history"]["test_accuracy"][-1]
+    assert over["test_accuracy"] == federation.summary["test_accuracy"]
     assert over["experiment"]["rounds"] == 2
 
 
