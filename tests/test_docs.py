@@ -19,7 +19,7 @@ from services.experiment.methods import CriterionPlugin, FairnessPlugin, MetricP
 from services.experiment.model import SklearnModel
 from services.experiment.plugins import AGGREGATORS, MODULES, REGULARIZERS, SCHEDULERS, Plugin
 from services.experiment.privacy import Privacy
-from services.server import checkpoint
+from services.server import checkpoint, metrics
 from services.server.engines.sklearn import SklearnEngine
 from services.server.engines.tensorflow import TensorflowEngine
 from services.server.main import Run
@@ -150,6 +150,17 @@ def test_every_path_of_the_status_page_is_documented() -> None:
     """Each path that is served has a row, and each fact of the state is named."""
     table = {words(cells[0])[0]: cells[1] for cells in rows(section(OPERATING, "Status"))}
     assert set(table) == set(re.findall(r'Route\("([^"]+)"', inspect.getsource(StatusServer)))
+
+
+def test_every_metric_and_every_alert_is_documented() -> None:
+    """Each metric that is told has a row, and each alert of the example what to do about it."""
+    table = [name for cells in rows(section(OPERATING, "Metrics")) for name in words(cells[0])]
+    source = inspect.getsource(metrics)
+    counters = {f"{name}_total" for name in re.findall(r'CounterMetricFamily\(\s*"(\w+)"', source)}
+    gauges = set(re.findall(r'(?:_gauge|_states)\(\s*"(\w+)"', source))
+    others = {"fed_run_info", "fed_loss", "fed_accuracy"}
+    alerts = re.findall(r"alert: (\w+)", (REPOSITORY / "deploy/prometheus/alerts.yml").read_text(encoding="utf-8"))
+    assert set(table) == counters | gauges | others | set(alerts)
 
 
 def test_every_fact_of_the_state_is_documented() -> None:

@@ -26,6 +26,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.errors import DataError, NetworkError
+from services.server import metrics
 from services.server.page.feed import MOST_READERS, Feed
 from services.server.page.render import Renderer
 from services.server.results import plain
@@ -86,6 +87,7 @@ class StatusServer:
                 Route("/", self._page),
                 Route("/events", self._events),
                 Route("/healthz", self._healthz),
+                Route("/metrics", self._metrics),
                 Route("/predict", self._answer, methods=["POST"]),
                 Route("/status", self._status),
                 Mount("/static", StaticFiles(packages=[("services.server.page", "static")])),
@@ -136,6 +138,9 @@ class StatusServer:
     async def _healthz(self, _: Request) -> Response:
         healthy = bool(self._snapshot()["healthy"])
         return PlainTextResponse("ok\n" if healthy else "not able to progress\n", 200 if healthy else 503)
+
+    async def _metrics(self, _: Request) -> Response:
+        return Response(metrics.exposition(self._snapshot), media_type=metrics.CONTENT_TYPE)
 
     async def _status(self, _: Request) -> Response:
         return JSONResponse(plain(self._snapshot()))

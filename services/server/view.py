@@ -6,6 +6,7 @@ Nothing here is a secret, and nothing is an image: names, states, counts and fig
 from __future__ import annotations
 
 import asyncio
+import collections
 import statistics
 from typing import TYPE_CHECKING, Any, cast
 
@@ -94,6 +95,7 @@ class View:
             "clients": clients,
             "gone": {name: self._gone(name) for name in self._known() if name not in clients},
             "history": {column: [getattr(row, column) for row in rounds] for column in HISTORY_COLUMNS},
+            "drops": self._drops(),
             "events": [list(row) for row in self._folder.events],
             "refusals": dict(self._endpoint.door.refusals.totals),
             "privacy": None if private is None else private.summary(),
@@ -105,6 +107,11 @@ class View:
             "drawable": None,
             "experiment": self._experiment,
         }
+
+    def _drops(self) -> dict[str, int]:
+        """Count by kind the clients that began a round and did not finish it."""
+        states = (row.state for row in self._folder.clients if row.state not in {"trained", "idle"})
+        return dict(collections.Counter(states))
 
     def _seconds_left(self) -> float | None:
         """Foretell how long the rounds that are left will take; None before there is anything to tell it from."""

@@ -52,6 +52,7 @@ def state(**changes: Any) -> dict[str, Any]:
         "clients": {"client_0": CLIENT},
         "gone": {"client_1": CLIENT | {"state": "gone", "reason": "connection lost", "labels": None, "steps": None}},
         "history": {column: [value] for column, value in zip(HISTORY_COLUMNS, row, strict=True)},
+        "drops": {"gone": 1},
         "events": [["2026-11-24T06:40:21.000+00:00", 1, "dropped", "client_1", "connection lost"]],
         "refusals": {"a malformed frame": 3},
         "privacy": {"epsilon": 3.0, "epsilon_spent": 1.25},
