@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import math
@@ -11,12 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from services.errors import DataError, UsageError
+from services import tables
 from services.paths import write_atomic
-
-SUMMARY, HISTORY, SWEEP = "summary.json", "history.csv", "sweep.json"
-SWEEPS = "sweeps"
-"""Folder of `results` that holds a folder for each sweep."""
+from services.runs import SUMMARY, find
 
 PICTURE = "compare.png"
 
@@ -79,38 +75,10 @@ def run(words: Sequence[str], results: Path, output: Path) -> str:
         DataError: what a run's folder holds can't be read.
         StorageError: `output` can't be written.
     """
-    folders = dict.fromkeys(folder for word in words for folder in _find(word, results))
+    folders = dict.fromkeys(folder for word in words for folder in find(word, results))
     runs = [read(folder) for folder in folders]
     write_atomic(output, draw(runs))
     return table(runs)
-
-
-def _find(word: str, results: Path) -> list[Path]:
-    """List the folders of the runs that `word` stands for."""
-    for folder in (results / word, results / SWEEPS / word, Path(word)):
-        if (folder / SUMMARY).exists():
-            return [folder.resolve()]
-        if (folder / SWEEP).exists():
-            found = [results / run_id for run_id in members(folder) if (results / run_id / SUMMARY).exists()]
-            if not found:
-                raise UsageError(f"sweep {word} has no run yet", "a run at least", "start it, or choose another")
-            return [each.resolve() for each in found]
-    raise UsageError(
-        f"{word} is no run and no sweep", "a run's id or folder, `latest`, or a sweep", f"look into {results}"
-    )
-
-
-def members(sweep: Path) -> list[str]:
-    """List the ids of a sweep's runs, in its order, but for those that did not come to one.
-
-    Raises:
-        DataError: its file is damaged.
-    """
-    try:
-        runs = json.loads((sweep / SWEEP).read_text(encoding="utf-8"))["runs"]
-        return [str(each["run_id"]) for each in runs if each["run_id"] is not None]
-    except (OSError, ValueError, KeyError, TypeError) as exc:
-        raise _damaged(sweep / SWEEP, exc) from None
 
 
 def read(folder: Path) -> Run:
@@ -122,19 +90,13 @@ def read(folder: Path) -> Run:
     path = folder / SUMMARY
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
-        path = folder / HISTORY
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-        rows = list(csv.DictReader(io.StringIO(text)))
+        path = folder / tables.HISTORY
+        rows = tables.read(path)
         columns = rows[0] if rows else {}
         history = {column: [float(row[column] or "nan") for row in rows] for column in columns}
         return Run(folder.name, dict(summary), history)
     except (OSError, ValueError, TypeError) as exc:
-        raise _damaged(path, exc) from None
-
-
-def _damaged(path: Path, exc: Exception) -> DataError:
-    reason = exc.strerror if isinstance(exc, OSError) else "it is damaged"
-    return DataError(f"{path} can't be read ({reason})", "a file as the server writes it", "leave that run out")
+        raise tables.damaged(path, exc) from None
 
 
 def differing(runs: Sequence[Run]) -> list[str]:

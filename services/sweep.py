@@ -21,6 +21,7 @@ from services.errors import FedError, StoppedError, UsageError
 from services.experiment import overrides
 from services.experiment.contradictions import check_clients
 from services.paths import Paths, write_atomic
+from services.runs import LATEST, SUMMARY, SWEEP, SWEEPS
 
 CURVES = "curves.png"
 
@@ -103,16 +104,16 @@ def run(
     """
     for each in combinations:
         check_clients(each.plan, clients)
-    folder = paths.results / compare.SWEEPS / f"{label}-{_digest(combinations, clients, paths, models)[:8]}"
+    folder = paths.results / SWEEPS / f"{label}-{_digest(combinations, clients, paths, models)[:8]}"
     runs = [] if fresh else _kept(folder, paths.results, len(combinations))
     runs = runs or [{"run_id": None, "status": "waiting", "code": None} for _ in combinations]
 
     def keep() -> None:
         listed = [{"settings": list(each.settings), **kept} for each, kept in zip(combinations, runs, strict=True)]
-        write_atomic(folder / compare.SWEEP, json.dumps({"clients": clients, "runs": listed}, indent=2) + "\n")
+        write_atomic(folder / SWEEP, json.dumps({"clients": clients, "runs": listed}, indent=2) + "\n")
 
     keep()
-    logger.info("sweep %s: %d runs", f"{paths.results.name}/{compare.SWEEPS}/{folder.name}", len(combinations))
+    logger.info("sweep %s: %d runs", f"{paths.results.name}/{SWEEPS}/{folder.name}", len(combinations))
     with demo.stoppable(), tempfile.TemporaryDirectory(prefix="fed-sweep-") as temporary:
         roots: dict[str, Path] = {}
         for number, (each, kept) in enumerate(zip(combinations, runs, strict=True), 1):
@@ -177,9 +178,8 @@ class _Latest:
             return None
 
 
-LATEST = "latest"
 UNFINISHED = ("running", "stopped")
-"""The server's name of the link to the newest run, and the states of a run with which it goes on."""
+"""The states of a run with which the server goes on."""
 
 
 def _digest(combinations: Sequence[Combination], clients: int, paths: Paths, models: Path) -> str:
@@ -199,11 +199,11 @@ def _deal(plan: experiment.Plan) -> str:
 def _kept(folder: Path, results: Path, count: int) -> list[dict[str, Any]]:
     """Read what an earlier start came to; a complete run whose folder is gone counts as none."""
     try:
-        runs = json.loads((folder / compare.SWEEP).read_text(encoding="utf-8"))["runs"]
+        runs = json.loads((folder / SWEEP).read_text(encoding="utf-8"))["runs"]
         runs = [{key: each[key] for key in ("run_id", "status", "code")} for each in runs]
     except (OSError, ValueError, KeyError, TypeError):
         return []
     for each in runs:
-        if each["run_id"] is not None and not (results / each["run_id"] / compare.SUMMARY).exists():
+        if each["run_id"] is not None and not (results / each["run_id"] / SUMMARY).exists():
             each |= {"run_id": None, "status": "waiting", "code": None}
     return runs if len(runs) == count else []

@@ -20,12 +20,14 @@ from services.experiment.model import SklearnModel
 from services.experiment.plugins import AGGREGATORS, MODULES, REGULARIZERS, SCHEDULERS, Plugin
 from services.experiment.privacy import Privacy
 from services.server import checkpoint, metrics
+from services.runs import PLAN, SUMMARY
 from services.server.engines.sklearn import SklearnEngine
 from services.server.engines.tensorflow import TensorflowEngine
 from services.server.main import Run
-from services.server.results import CLIENT_COLUMNS, EVENT_COLUMNS, HISTORY_COLUMNS, LOCK, MODEL_SOURCE
+from services.server.results import LOCK, MODEL_SOURCE
 from services.server.status import StatusServer
 from services.server.view import View
+from services.tables import CLIENT_COLUMNS, CLIENTS, EVENT_COLUMNS, EVENTS, HISTORY, HISTORY_COLUMNS, MEASURES
 from tests.server.test_model import COUNTS
 from tests.support import REPOSITORY
 
@@ -143,6 +145,7 @@ def test_every_file_of_a_run_is_documented() -> None:
     table = section(OPERATING, "Results").split("`summary.json`:")[0]
     models = {TensorflowEngine.file, SklearnEngine.file}
     named = {str(checkpoint.FILE), str(checkpoint.LEDGER), LOCK, MODEL_SOURCE, distribution.FILE, *models}
+    named |= {SUMMARY, PLAN, HISTORY, CLIENTS, MEASURES, EVENTS}
     assert {words(cells[0])[0] for cells in rows(table)} == written | named
 
 

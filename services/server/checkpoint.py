@@ -15,7 +15,7 @@ from declearn.utils.serialize import msgpack_deserialize, msgpack_serialize
 
 from services.errors import DataError
 from services.paths import write_atomic
-from services.server.results import ClientRound, Measure, Round
+from services.tables import ClientRound, Measure, Round
 
 FORMAT = 2
 FILE = Path("checkpoint") / "state.mpk"

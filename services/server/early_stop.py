@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from declearn.main.utils import EarlyStopping
 
 from services.experiment.methods import EarlyStop
-from services.server.results import Round
+from services.tables import Round
 
 
 class _Rule(EarlyStopping):

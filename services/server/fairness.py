@@ -26,7 +26,7 @@ from declearn.messaging import Error, FairnessQuery, Message, SerializedMessage
 from declearn.utils import access_registered
 
 from services.experiment.methods import Fairness
-from services.server.results import ALL, Measure
+from services.tables import ALL, Measure
 from services.transport.hub import ClientGoneError
 from services.transport.messages import PROBES, Grouping
 from services.transport.server import ServerEndpoint

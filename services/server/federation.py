@@ -38,11 +38,12 @@ from services.server.membership import Seat
 from services.server.model import build_metrics
 from services.server.privacy import SPENT, CentralPrivacy, SamplePrivacy
 from services.server.record import Recorder
-from services.server.results import Measure, Round, RunFolder
+from services.server.results import RunFolder
 from services.server.robust import Defence
 from services.server.sampling import Draw
 from services.server.secagg import FEWEST, SecureAggregation
 from services.shards import Manifest
+from services.tables import Measure, Round
 from services.transport.server import FAREWELL_TIMEOUT, REFUSED, Loss, ServerEndpoint, Traffic
 
 LARGEST_MESSAGE = 2**20

@@ -22,8 +22,9 @@ from services.errors import (
     UsageError,
 )
 from services.experiment import Plan
+from services.runs import LATEST, SUMMARY
 from services.server import checkpoint, engines
-from services.server.results import LATEST, MODEL_SOURCE, RunFolder, versions
+from services.server.results import MODEL_SOURCE, RunFolder, versions
 from services.server.status import StatusServer
 from services.server.trust import Trust
 from services.server.view import View
@@ -133,7 +134,7 @@ def open_folder(plan: Plan, results: Path, source: Source | None = None, *, fres
     """
     latest = results / LATEST
     try:
-        summary = json.loads((latest / "summary.json").read_text(encoding="utf-8"))
+        summary = json.loads((latest / SUMMARY).read_text(encoding="utf-8"))
         status, kept_sha256 = summary["status"], summary.get("model_sha256")
     except (OSError, ValueError, KeyError, TypeError):
         return RunFolder.create(results), False

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from services.server.results import Round
+from services.tables import Round
 
 mpl.use("Agg")
 

@@ -10,7 +10,7 @@ from declearn.messaging import EvaluationReply, TrainReply
 from declearn.metrics import Metric, MetricSet
 
 from services.server.membership import Seat
-from services.server.results import ALL, ClientRound, Measure
+from services.tables import ALL, ClientRound, Measure
 from services.transport.server import Loss, Traffic
 
 ACCURACY = "multi-classif"

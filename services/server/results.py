@@ -7,28 +7,27 @@ from __future__ import annotations
 
 import collections
 import csv
-import dataclasses
 import datetime
 import fcntl
 import importlib.metadata
-import io
 import json
 import logging
 import os
 import platform
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 import numpy as np
 
-from services import __version__, experiment
+from services import __version__, experiment, tables
 from services.errors import StorageError
 from services.paths import sweep, write_atomic
+from services.runs import LATEST, PLAN, SUMMARY
 from services.source import Source
+from services.tables import ClientRound, Measure, Round
 
-LATEST = "latest"
 LOCK = ".lock"
 MODEL_SOURCE = "model.py"
 PACKAGES = ("declearn", "tensorflow-cpu", "tensorflow", "keras", "scikit-learn", "websockets", "cryptography", "numpy")
@@ -53,110 +52,6 @@ class Savable(Protocol):
 
     def save(self, folder: Path) -> None:
         """Write the state into the run's folder."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Round:
-    """One row of `history.csv`; times in seconds, bytes of messages without TLS and framing.
-
-    Attributes:
-        round: number of the round, from 1.
-        seconds: wall time of the round, evaluation included.
-        train_s: longest local training.
-        eval_s: longest local evaluation.
-        clients: clients whose updates were averaged.
-        dropped: clients that began the round and did not finish it.
-        loss: validation loss over all clients.
-        accuracy: validation accuracy over all clients.
-        test_loss: loss on the test images.
-        test_accuracy: accuracy on the test images.
-        bytes_sent: from the server to its clients.
-        bytes_received: from the clients to their server.
-        size: number of clients the data set was dealt to.
-        epsilon: privacy spent so far on the data of the client that spent most, or None without privacy.
-    """
-
-    round: int
-    seconds: float
-    train_s: float
-    eval_s: float
-    clients: int
-    dropped: int
-    loss: float
-    accuracy: float
-    test_loss: float
-    test_accuracy: float
-    bytes_sent: int
-    bytes_received: int
-    size: int
-    epsilon: float | None = None
-
-    @property
-    def overhead_s(self) -> float:
-        """Seconds of the round that are neither training nor evaluation of the slowest client."""
-        return self.seconds - self.train_s - self.eval_s
-
-
-@dataclasses.dataclass(frozen=True)
-class ClientRound:
-    """One row of `clients.csv`: what one client did in one round; empty where it did not come to that."""
-
-    round: int
-    client: str
-    size: int | None
-    seat: int | None
-    state: str
-    reason: str
-    steps: int | None
-    train_s: float | None
-    eval_s: float | None
-    loss: float | None
-    accuracy: float | None
-    bytes_sent: int
-    bytes_received: int
-    epsilon: float | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Measure:
-    """One row of `metrics.csv`.
-
-    Attributes:
-        round: number of the round.
-        client: whose figure it is, or `all`.
-        metric: what was measured, as `metric.figure`, or `metric.figure.class`.
-        value: the figure.
-    """
-
-    round: int
-    client: str
-    metric: str
-    value: float
-
-
-ALL = "all"
-"""In place of a client's name, for what holds of all together."""
-
-HISTORY_COLUMNS = (
-    "round",
-    "seconds",
-    "train_s",
-    "eval_s",
-    "overhead_s",
-    "clients",
-    "dropped",
-    "loss",
-    "accuracy",
-    "test_loss",
-    "test_accuracy",
-    "bytes_sent",
-    "bytes_received",
-    "size",
-    "epsilon",
-)
-EVENT_COLUMNS = ("time", "round", "event", "client", "detail")
-CLIENT_COLUMNS = tuple(field.name for field in dataclasses.fields(ClientRound))
-MEASURE_COLUMNS = tuple(field.name for field in dataclasses.fields(Measure))
 
 
 class RunFolder:
@@ -194,7 +89,7 @@ class RunFolder:
             StorageError: `results` can't be written.
         """
         folder = cls(_create(results))
-        folder.write("events.csv", _table(EVENT_COLUMNS, ()))
+        folder.write(tables.EVENTS, tables.dump(tables.EVENT_COLUMNS, ()))
         return folder
 
     def publish(self) -> None:
@@ -216,7 +111,7 @@ class RunFolder:
 
     def write_plan(self, plan: experiment.Plan, source: Source | None) -> None:
         """Write the resolved experiment, and the file that builds its model, so that the run can be repeated."""
-        self.write("experiment.yml", experiment.dump(plan))
+        self.write(PLAN, experiment.dump(plan))
         if source is not None:
             self.write(MODEL_SOURCE, source.text)
 
@@ -235,10 +130,10 @@ class RunFolder:
         row = (now, round_, event, client, detail)
         self.events.append(row)
         try:
-            with (self.path / "events.csv").open("a", encoding="utf-8", newline="") as file:
+            with (self.path / tables.EVENTS).open("a", encoding="utf-8", newline="") as file:
                 csv.writer(file, lineterminator="\n").writerow(row)
         except OSError as exc:
-            logger.warning("%s can't be written (%s)", self.path / "events.csv", exc.strerror)
+            logger.warning("%s can't be written (%s)", self.path / tables.EVENTS, exc.strerror)
 
     def keep(self, state: Savable) -> None:
         """Write the state of the run, then the tables of all its rounds; in this order the tables never run ahead.
@@ -253,10 +148,10 @@ class RunFolder:
         self, rounds: Sequence[Round], clients: Sequence[ClientRound], measures: Sequence[Measure] = ()
     ) -> None:
         """Write `history.csv`, `clients.csv` and, where the plan asks for any metric, `metrics.csv`."""
-        self.write("history.csv", _table(HISTORY_COLUMNS, rounds))
-        self.write("clients.csv", _table(CLIENT_COLUMNS, clients))
+        self.write(tables.HISTORY, tables.dump(tables.HISTORY_COLUMNS, rounds))
+        self.write(tables.CLIENTS, tables.dump(tables.CLIENT_COLUMNS, clients))
         if measures:
-            self.write("metrics.csv", _table(MEASURE_COLUMNS, measures))
+            self.write(tables.MEASURES, tables.dump(tables.MEASURE_COLUMNS, measures))
 
     def elapsed(self) -> float:
         """Tell how many seconds the run has taken, over all processes that worked on it."""
@@ -276,7 +171,7 @@ class RunFolder:
 
     def write_summary(self, facts: dict[str, Any]) -> None:
         """Write `summary.json`: what a program reads first."""
-        self.write("summary.json", json.dumps(plain(facts), indent=2, ensure_ascii=False) + "\n")
+        self.write(SUMMARY, json.dumps(plain(facts), indent=2, ensure_ascii=False) + "\n")
 
 
 def versions() -> dict[str, str]:
@@ -334,20 +229,6 @@ def _point(link: Path, target: str) -> None:
     except OSError as exc:
         logger.warning("%s still points elsewhere (%s)", link, exc.strerror)
         temporary.unlink(missing_ok=True)
-
-
-def _table(columns: Sequence[str], rows: Iterable[Any]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([_cell(getattr(row, column)) for column in columns] for row in rows)
-    return text.getvalue()
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def plain(value: Any) -> Any:

@@ -15,7 +15,7 @@ from services.errors import DataError
 from services.experiment import Plan
 from services.server import checkpoint
 from services.server.model import build_model, build_optim
-from services.server.results import ClientRound, Round
+from services.tables import ClientRound, Round
 
 
 def state(rounds: int = 1) -> checkpoint.Checkpoint:

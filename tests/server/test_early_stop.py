@@ -9,7 +9,7 @@ import pytest
 from services.experiment.methods import EarlyStop
 from services.paths import Paths
 from services.server.early_stop import reason_to_stop
-from services.server.results import Round
+from services.tables import Round
 from tests.federation import Federation, plan, run
 
 NAN = float("nan")

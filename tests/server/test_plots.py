@@ -12,7 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from services.server import plots
-from services.server.results import Round
+from services.tables import Round
 
 ROUND = Round(1, 10.0, 7.5, 2.0, 2, 1, 0.25, 0.9, 0.2, 0.95, 1, 1, 2)
 ROUNDS = [ROUND, dataclasses.replace(ROUND, round=2, loss=0.1, accuracy=0.97, test_loss=0.09, test_accuracy=0.98765)]

@@ -20,8 +20,9 @@ from services import experiment
 from services.errors import StorageError
 from services.experiment import Plan
 from services.server import results
-from services.server.results import ClientRound, Round, RunFolder
+from services.server.results import RunFolder
 from services.source import Source
+from services.tables import ClientRound, Round
 
 ROUND = Round(
     round=1,
