@@ -153,6 +153,15 @@ class LinearModel(SklearnSGDModel, register=False):
         total: NDArray[Any] = losses.sum(axis=1)
         return total
 
+    def chances(self, scores: NDArray[Any]) -> NDArray[Any] | None:
+        """Turn scores (n, classes) into probabilities, as `SGDClassifier.predict_proba` does; None for most losses."""
+        if self._model.loss != "log_loss":
+            return None
+        each: NDArray[Any] = (1 + np.tanh(scores / 2)) / 2
+        total = each.sum(axis=1, keepdims=True)
+        shares: NDArray[Any] = np.divide(each, total, out=np.full_like(each, 1 / self.classes), where=total > 0)
+        return shares
+
 
 def _flat(images: Any) -> NDArray[Any]:
     array = np.asarray(images)

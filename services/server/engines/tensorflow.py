@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from services.errors import ExperimentError
 from services.experiment import Plan
+from services.runs import KERAS_MODEL
 from services.server import own_model
+from services.server.engines import Kept, unreadable
 from services.source import Source
 
 
@@ -113,7 +115,7 @@ PRESETS: dict[str, Callable[[int], list[keras.layers.Layer]]] = {
 class TensorflowEngine:
     """Keras models, through declearn's `TensorflowModel`."""
 
-    file = "model.keras"
+    file = KERAS_MODEL
 
     def build(self, plan: Plan, image_shape: tuple[int, ...], classes: int, source: Source | None) -> Model[Any]:
         """Build a network: images (n, *image_shape), the axis of a single channel optional, to probabilities."""
@@ -152,6 +154,21 @@ class TensorflowEngine:
             copy.save(saved)
             return saved.read_bytes()
 
+    def read(self, path: Path) -> Kept:
+        """Read a network; Keras' safe mode refuses code in it."""
+        try:
+            network = keras.saving.load_model(path, compile=False, safe_mode=True)
+            taken, given = network.input_shape, network.output_shape
+            shape = tuple(int(axis) for axis in taken[1:])
+            sound = len(given) == 2 and len(shape) in {1, 3}  # noqa: PLR2004 - probabilities of vectors, or of images
+        except OSError as exc:
+            raise unreadable(path, exc.strerror or "it is damaged") from exc
+        except Exception as exc:  # noqa: BLE001 - Keras raises whatever a damaged file leads to
+            raise unreadable(path, " ".join(str(exc).split())[:120] or "it is damaged") from None
+        if not sound:
+            raise unreadable(path, f"it takes {taken} and gives {given}")
+        return Kept(_Scorer(network), shape)
+
 
 class _Scorer:
     def __init__(self, network: keras.Model) -> None:
@@ -165,3 +182,6 @@ class _Scorer:
         # Keras clips probabilities the same way before it takes the logarithm
         losses: NDArray[Any] = -np.log(np.clip(scores[np.arange(len(labels)), labels], 1e-7, 1 - 1e-7))
         return losses
+
+    def chances(self, scores: NDArray[Any]) -> NDArray[Any]:
+        return scores

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import SGDClassifier
 
+from services.errors import DataError
 from services.experiment import Plan
 from services.server.engines.sklearn import SklearnEngine
 from services.server.model import build_model
@@ -71,3 +73,67 @@ def test_no_tensorflow_is_loaded() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=REPOSITORY)
     assert json.loads(done.stdout) == []
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+@pytest.mark.parametrize("loss", ["log_loss", "hinge"])
+def test_what_is_kept_reads_back(tmp_path: Path, classes: int, loss: str) -> None:
+    """A model that was read gives the scores of the one that was kept, and scikit-learn's probabilities, or none."""
+    model, engine, rng = build_model(plan(loss=loss), (3, 4), classes), SklearnEngine(), np.random.default_rng(0)
+    wrapped = model.get_wrapped_model()
+    wrapped.coef_, wrapped.intercept_ = rng.normal(size=wrapped.coef_.shape), rng.normal(size=len(wrapped.coef_))
+    path = tmp_path / engine.file
+    path.write_bytes(engine.dump(model))
+    kept = engine.read(path)
+    assert kept.shape == (12,)
+    images = rng.random((20, 3, 4), np.float32)
+    scores = kept.scorer.predict(images)
+    np.testing.assert_allclose(scores, engine.scorer(model).predict(images))
+    chances = kept.scorer.chances(scores)
+    if loss == "hinge":
+        assert chances is None
+    else:
+        assert chances is not None
+        np.testing.assert_allclose(chances, wrapped.predict_proba(images.reshape(20, -1)), rtol=1e-6)
+
+
+def test_scores_far_below_zero_leave_every_class_alike() -> None:
+    """Where each class is told to be impossible, none is likelier than another, and nothing is divided by zero."""
+    model = build_model(plan(loss="log_loss"), (1, 1), 3)
+    chances = SklearnEngine().scorer(model).chances(np.full((1, 3), -1e4))
+    assert chances is not None
+    np.testing.assert_allclose(chances, [[1 / 3, 1 / 3, 1 / 3]])
+
+
+def written(**arrays: Any) -> bytes:
+    """Write arrays as a model is kept, over those of a sound one."""
+    sound = {"coef": np.zeros((3, 4)), "intercept": np.zeros(3), "classes": np.arange(3), "loss": np.array("log_loss")}
+    file = io.BytesIO()
+    np.savez(file, **{key: value for key, value in (sound | arrays).items() if value is not None}, allow_pickle=True)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"no archive", "it is damaged"),
+        (b"", "it is damaged"),
+        (written()[:-30], "it is damaged"),
+        (written(loss=None), "it is damaged"),
+        (written(coef=np.array([object()])), "it is damaged"),
+        (written(coef=np.zeros((2, 4))), "it holds no linear model"),
+        (written(coef=np.zeros(3)), "it holds no linear model"),
+        (written(intercept=np.zeros(2)), "it holds no linear model"),
+        (written(coef=np.full((3, 4), "x")), "it holds no linear model"),
+        (written(loss=np.array("zero_one")), "it holds no linear model"),
+    ],
+)
+def test_what_is_no_linear_model_is_refused(tmp_path: Path, content: bytes, reason: str) -> None:
+    """A file that holds something else is told in one line, and nothing in it is unpickled."""
+    path = tmp_path / "model.npz"
+    path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        SklearnEngine().read(path)
+    assert str(caught.value) == (
+        f"{path} can't be used as a model ({reason}); wanted the model that a run left; name another file"
+    )
