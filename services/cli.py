@@ -14,6 +14,7 @@ from services import __version__, experiment, logs, settings, source
 from services.errors import FedError, StoppedError, UsageError
 from services.experiment import overrides
 from services.paths import CA_CERTIFICATE, SERVER_CERTIFICATE, SERVER_KEY, Paths
+from services.runs import LATEST
 
 DEFAULTS = settings.Settings()
 
@@ -180,6 +181,10 @@ def _add_experiments(add: Callable[..., _Parser], takers: list[_Parser]) -> None
     compare.add_argument("runs", nargs="+", metavar="RUN", help="id or folder of a run, `latest`, or a sweep")
     compare.add_argument("--output", type=Path, metavar="PNG", help="picture to write (default: results/compare.png)")
 
+    report = add("report", _report, "Make the report of a run again, page and pictures, from the run's files.")
+    report.add_argument("run", nargs="?", default=LATEST, metavar="RUN", help="id or folder of a run, or `latest`")
+    report.add_argument("--output", type=Path, metavar="FOLDER", help="folder that receives it (default: the run's)")
+
     for changeable in (*takers, demo, check):
         changeable.add_argument(
             "--set",
@@ -344,3 +349,9 @@ def _compare(options: argparse.Namespace, env: settings.Settings) -> None:
 
     results = Paths(env.root).results
     sys.stdout.write(compare.run(options.runs, results, options.output or results / compare.PICTURE))
+
+
+def _report(options: argparse.Namespace, env: settings.Settings) -> None:
+    from services.report import main as report
+
+    print(report.run(options.run, Paths(env.root).results, options.output))

@@ -27,6 +27,7 @@ from services.source import read
 from services.transport import tls
 from services.transport.client import ClientEndpoint
 from services.transport.server import ServerEndpoint
+from tests.report.parsing import Page
 
 T = TypeVar("T")
 
@@ -189,6 +190,11 @@ class Federation:
         """The newest run's summary."""
         content: dict[str, Any] = json.loads((self.paths.results / "latest" / "summary.json").read_text())
         return content
+
+    @property
+    def page(self) -> str:
+        """What the newest run's report says."""
+        return Page((self.paths.results / "latest" / "report.html").read_text(encoding="utf-8")).root.text
 
     def table(self, name: str) -> list[dict[str, str]]:
         """One of the newest run's tables, a dictionary a row."""

@@ -18,6 +18,7 @@ import services.demo
 import services.init.folders
 import services.init.identities
 import services.init.main
+import services.report.main
 import services.server.main
 import services.sweep
 from services import cli, experiment, settings
@@ -29,7 +30,7 @@ from services.server.main import ServerOptions
 from services.settings import Settings
 from tests.support import REPOSITORY, logging_kept
 
-COMMANDS = ("init", "data", "certs", "server", "client", "demo", "check", "sweep", "compare")
+COMMANDS = ("init", "data", "certs", "server", "client", "demo", "check", "sweep", "compare", "report")
 
 
 @pytest.fixture(autouse=True)
@@ -136,7 +137,7 @@ def test_the_module_is_the_command() -> None:
             ["serve"],
             (
                 "fed: error: argument COMMAND: invalid choice: 'serve' (choose from 'init', 'data', 'certs', 'server',"
-                " 'client', 'demo', 'check', 'sweep', 'compare'); see `fed --help`"
+                " 'client', 'demo', 'check', 'sweep', 'compare', 'report'); see `fed --help`"
             ),
         ),
         (["check", "--fast"], "fed: error: unrecognized arguments: --fast; see `fed --help`"),
@@ -550,3 +551,16 @@ def test_compare_takes_runs(here: Path, monkeypatch: pytest.MonkeyPatch, capfd: 
     assert cli.main(["compare", "a", "--output", str(here / "x.png")]) == 0
     assert recorder.args == (["a"], Path("results"), here / "x.png")
     assert capfd.readouterr().out == "the table\nthe table\n"
+
+
+def test_report_takes_a_run(here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """`fed report` hands on the run, or else the newest, and where to write, and prints where the page is."""
+    recorder = Recorder()
+    recorder.answer = "the page"
+    monkeypatch.setattr(services.report.main, "run", recorder)
+    called: list[Any] = []
+    for words in (["report"], ["report", "a", "--output", str(here / "x")]):
+        assert cli.main(words) == 0
+        called.append(recorder.args)
+    assert called == [("latest", Path("results"), None), ("a", Path("results"), here / "x")]
+    assert capfd.readouterr().out == "the page\nthe page\n"

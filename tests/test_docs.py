@@ -12,22 +12,24 @@ import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from services import cli, distribution, settings
+from services import cli, distribution, settings, tables
 from services.experiment import Plan
 from services.experiment.contradictions import CONTRADICTION
 from services.experiment.methods import CriterionPlugin, FairnessPlugin, MetricPlugin, SamplerPlugin
 from services.experiment.model import SklearnModel
 from services.experiment.plugins import AGGREGATORS, MODULES, REGULARIZERS, SCHEDULERS, Plugin
 from services.experiment.privacy import Privacy
-from services.server import checkpoint, metrics
+from services.report import findings, page
+from services.report import main as report
 from services.runs import PLAN, SUMMARY
+from services.server import checkpoint, metrics
 from services.server.engines.sklearn import SklearnEngine
 from services.server.engines.tensorflow import TensorflowEngine
 from services.server.main import Run
 from services.server.results import LOCK, MODEL_SOURCE
 from services.server.status import StatusServer
 from services.server.view import View
-from services.tables import CLIENT_COLUMNS, CLIENTS, EVENT_COLUMNS, EVENTS, HISTORY, HISTORY_COLUMNS, MEASURES
+from services.tables import CLIENT_COLUMNS, EVENT_COLUMNS, HISTORY_COLUMNS
 from tests.server.test_model import COUNTS
 from tests.support import REPOSITORY
 
@@ -143,10 +145,13 @@ def test_every_file_of_a_run_is_documented() -> None:
     source = "".join((folder / name).read_text(encoding="utf-8") for name in ("main.py", "results.py"))
     written = set(re.findall(r'(?:write\(|/ )"(\w+\.\w+)"', source))
     table = section(OPERATING, "Results").split("`summary.json`:")[0]
+    told = {SUMMARY, PLAN, tables.HISTORY, tables.CLIENTS, tables.MEASURES, tables.EVENTS}
     models = {TensorflowEngine.file, SklearnEngine.file}
-    named = {str(checkpoint.FILE), str(checkpoint.LEDGER), LOCK, MODEL_SOURCE, distribution.FILE, *models}
-    named |= {SUMMARY, PLAN, HISTORY, CLIENTS, MEASURES, EVENTS}
-    assert {words(cells[0])[0] for cells in rows(table)} == written | named
+    found = {findings.CONFUSION, findings.MISTAKES, distribution.TABLE}
+    shown = {page.FILE, report.CURVES, report.CLIENTS, report.CONFUSION, report.MISTAKES, report.PRIVACY}
+    named = {str(checkpoint.FILE), str(checkpoint.LEDGER), LOCK, MODEL_SOURCE, distribution.FILE}
+    documented = [word for cells in rows(table) for word in words(cells[0])]
+    assert sorted(documented) == sorted(written | told | models | found | shown | named)
 
 
 def test_every_path_of_the_status_page_is_documented() -> None:

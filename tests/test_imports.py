@@ -31,14 +31,15 @@ RANKS = {
     "linear": 3,
     "runs": 3,
     "transport": 3,
-    "init": 4,
-    "server": 4,
-    "client": 4,
-    "demo": 4,
-    "compare": 4,
-    "sweep": 5,
-    "cli": 6,
-    "__main__": 7,
+    "report": 4,
+    "init": 5,
+    "server": 5,
+    "client": 5,
+    "demo": 5,
+    "compare": 5,
+    "sweep": 6,
+    "cli": 7,
+    "__main__": 8,
 }
 """Units of the package; each may import units of a lower rank, and itself."""
 

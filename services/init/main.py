@@ -267,7 +267,7 @@ def _draw(manifest: Manifest, size: int, paths: Paths) -> None:
     """Draw who holds what in a federation of `size`, unless that picture is there."""
     path = _picture(paths, size)
     if not path.exists():
-        write_atomic(path, distribution.draw(manifest.cuts[size], manifest.classes))
+        write_atomic(path, distribution.draw(manifest.cuts[size].seats, manifest.classes))
 
 
 def _log_seats(cut: Cut) -> None:

@@ -9,6 +9,8 @@ import numpy as np
 from declearn.model.api import Model
 from numpy.typing import NDArray
 
+from services.report import findings
+from services.report.findings import Mistake
 from services.server.engines import Engine, Scorer
 from services.shards import Pixels
 
@@ -49,17 +51,34 @@ class HeldOut:
 
     def score(self, model: Model[Any]) -> Score:
         """Score `model` on all images; meant to be called in a thread."""
+        scorer = self._scorer(model)
+        scores = self._predict(scorer)
+        return self._score(scores, scorer.losses(self._labels, scores))
+
+    def review(self, model: Model[Any]) -> tuple[Score, list[Mistake]]:
+        """Score `model`, and pick its worst mistakes; meant to be called in a thread."""
+        scorer = self._scorer(model)
+        scores = self._predict(scorer)
+        losses = scorer.losses(self._labels, scores)
+        mistakes = findings.pick(self._images, self._labels, scores, losses, scorer.chances(scores))
+        return self._score(scores, losses), mistakes
+
+    def _scorer(self, model: Model[Any]) -> Scorer:
         if self._scored is None or self._scored[0] is not model:
             self._scored = model, self._engine.scorer(model)
-        scorer = self._scored[1]
+        return self._scored[1]
+
+    def _predict(self, scorer: Scorer) -> NDArray[Any]:
+        """Give the scores (n, classes) of all images."""
         chunks = []
         for start in range(0, len(self._images), BATCH):
             batch = self._images[start : start + BATCH]
             if batch.dtype == np.uint8:
                 batch = batch.astype(np.float32) / np.float32(255)
             chunks.append(scorer.predict(batch))
-        scores = np.concatenate(chunks)
-        loss = scorer.losses(self._labels, scores).mean()
+        return np.concatenate(chunks)
+
+    def _score(self, scores: NDArray[Any], losses: NDArray[Any]) -> Score:
         confusion = np.zeros((self.classes, self.classes), np.int64)
         np.add.at(confusion, (self._labels, scores.argmax(axis=1)), 1)
-        return Score(float(loss), float(np.trace(confusion) / len(self._labels)), confusion)
+        return Score(float(losses.mean()), float(np.trace(confusion) / len(self._labels)), confusion)

@@ -22,6 +22,7 @@ from services.errors import (
     UsageError,
 )
 from services.experiment import Plan
+from services.report import findings
 from services.runs import LATEST, SUMMARY
 from services.server import checkpoint, engines
 from services.server.results import MODEL_SOURCE, RunFolder, versions
@@ -333,21 +334,19 @@ class Run:
             await asyncio.shield(asyncio.to_thread(self._conclude, status, reason))
 
     def _conclude(self, status: str, reason: str) -> None:
-        """Write the model, the pictures and the summary of what was learned."""
+        """Write the model, the summary of what was learned, and the report."""
         federation = self.view.federation
         score = None
         if federation is not None and self.folder.rounds:
-            from services.server import plots  # noqa: PLC0415 - imports matplotlib
-
             federation.restore_best()
-            score = federation.held_out.score(federation.model)
+            score, mistakes = federation.held_out.review(federation.model)
             written = engines.of(self.plan)
             self.folder.write(written.file, written.dump(federation.model))
-            self.folder.write("curves.png", plots.curves(self.folder.rounds))
-            self.folder.write("confusion.png", plots.confusion(score.confusion, self.manifest.classes))
-            cut = self.manifest.cuts.get(self.folder.rounds[-1].size)
-            if cut is not None:
-                self.folder.write(distribution.FILE, distribution.draw(cut, self.manifest.classes))
+            self.folder.write(findings.CONFUSION, findings.dump_confusion(score.confusion, self.manifest.classes))
+            self.folder.write(findings.MISTAKES, findings.dump_mistakes(mistakes))
+            deals = {size: self.manifest.cuts[size].seats for size in self._sizes()}
+            if deals:
+                self.folder.write(distribution.TABLE, distribution.dump(deals, self.manifest.classes))
         self._write_summary(status, reason, score)
         self.view.outcome, self.view.score = (status, reason), score
         if score is not None and status == "completed":
@@ -358,7 +357,23 @@ class Run:
                 self.folder.rounds[-1].clients,
                 score.accuracy,
             )
+        self._report()
         logger.info("results are in %s", self.folder.label)
+
+    def _sizes(self) -> list[int]:
+        """List the numbers of clients that the data set was dealt to, in order."""
+        return [size for size in dict.fromkeys(each.size for each in self.folder.rounds) if size in self.manifest.cuts]
+
+    def _report(self) -> None:
+        """Make the page and the pictures of the run; without them it is still the run that it was."""
+        try:
+            from services.report import main as report  # noqa: PLC0415 - imports what draws, which nobody waits for
+
+            report.write(self.folder.path)
+        except FedError as exc:
+            logger.warning("there is no report: %s", exc)
+        except Exception as exc:  # noqa: BLE001 - a mistake in the report must not cost a run
+            logger.warning("there is no report: %s", logs.unforeseen(exc))
 
     def _write_summary(self, status: str, reason: str, score: Any = None) -> None:
         last = self.folder.rounds[-1] if self.folder.rounds else None
@@ -371,9 +386,12 @@ class Run:
                 "rounds": len(self.folder.rounds),
                 "rounds_planned": self.plan.rounds,
                 "clients": self.options.clients if last is None else last.clients,
+                "clients_wanted": self.options.clients,
                 "scheme": self.manifest.scheme,
                 "seed": self.plan.seed,
                 "dataset": self.manifest.dataset,
+                "image_shape": self.manifest.image_shape,
+                "classes": self.manifest.classes,
                 "data_sha256": self.manifest.data_sha256,
                 "model_sha256": None if self.source is None else self.source.sha256,
                 "model_round": None if self.view.federation is None else self.view.federation.best_round,

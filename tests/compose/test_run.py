@@ -56,6 +56,9 @@ def test_the_default_run_reaches_its_accuracy_and_leaves_its_results(make_stack:
         "curves.png",
         "confusion.png",
         "distribution.png",
+        "clients.png",
+        "mistakes.png",
+        "report.html",
         "server.log",
         "experiment.yml",
     ):

@@ -12,9 +12,12 @@ from declearn.model.tensorflow import TensorflowModel
 from numpy.typing import NDArray
 
 from services.client.dataset import SCALE
+from services.experiment import Plan
 from services.server import evaluation
+from services.server.engines.sklearn import SklearnEngine
 from services.server.engines.tensorflow import TensorflowEngine
 from services.server.evaluation import HeldOut
+from services.server.model import build_model
 
 ENGINE = TensorflowEngine()
 
@@ -116,3 +119,28 @@ def test_floats_are_scored_as_they_are() -> None:
     scores = [HeldOut(each, labels, 3, ENGINE).score(model) for each in (images, SCALE[images])]
     assert scores[0].loss == scores[1].loss
     np.testing.assert_array_equal(scores[0].confusion, scores[1].confusion)
+
+
+def test_a_review_is_a_score_with_the_worst_mistakes() -> None:
+    """The figures are those of a score, and mistakes come the worst first, with the probability they were made with."""
+    images, labels = pixels(255, 128, 0, 255), np.array([2, 2, 1, 0], np.uint8)
+    held_out, model = HeldOut(images, labels, 3, ENGINE), wrap(network(3.0, [0.0, 1.0, 0.0]))
+    score, mistakes = held_out.review(model)
+    whole = held_out.score(model)
+    assert (score.loss, score.accuracy) == (whole.loss, whole.accuracy)
+    assert [(each.image, each.true, each.predicted) for each in mistakes] == [(0, 2, 0), (1, 2, 0)]
+    chances = [np.exp(3.0) / (np.exp(3.0) + np.e + np.exp(-3.0)), 0.5]
+    assert mistakes[0].confidence == pytest.approx(chances[0], rel=1e-5)
+    assert mistakes[0].picture is not None
+
+
+def test_margins_tell_no_confidence() -> None:
+    """A linear model that minimises hinge loss is reviewed without probabilities, one of logistic loss with them."""
+    images, labels = pixels(255, 0, 128), np.array([1, 0, 1], np.uint8)
+    for loss, told in (("hinge", False), ("log_loss", True)):
+        model = build_model(Plan.model_validate({"model": {"sklearn": {"loss": loss}}}), (1, 1), 2)
+        model.get_wrapped_model().coef_ = np.array([[-1.0]])
+        score, mistakes = HeldOut(images, labels, 2, SklearnEngine()).review(model)
+        assert score.accuracy == pytest.approx(1 / 3)
+        assert [each.image for each in mistakes] == [0, 2]
+        assert [each.confidence is not None for each in mistakes] == [told, told]

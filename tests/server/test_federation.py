@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import hashlib
+import json
+import logging
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from services import shards
 from services.errors import ConflictError, DataError, QuorumError, TrainingError
 from services.init import folders
 from services.paths import Paths
+from services.report import main as report
 from services.server.attendance import derived_seed
 from services.server.main import open_folder
 from services.server.membership import natural
@@ -48,13 +52,19 @@ def test_a_run_ends_with_everything_that_the_results_promise(small: Paths) -> No
         ".lock",
         "checkpoint",
         "clients.csv",
+        "clients.png",
+        "confusion.csv",
         "confusion.png",
+        "distribution.csv",
         "distribution.png",
         "curves.png",
         "events.csv",
         "experiment.yml",
         "history.csv",
+        "mistakes.json",
+        "mistakes.png",
         "model.keras",
+        "report.html",
         "summary.json",
     }
     assert [row["round"] for row in federation.table("history.csv")] == ["1", "2"]
@@ -324,6 +334,7 @@ def test_an_error_a_client_reports_costs_it_that_round_and_nobody_else(small: Pa
         ("trained", ""),
     ]
     assert [row["dropped"] for row in federation.table("history.csv")] == ["0", "1", "0"]
+    assert "client_1 dropped out of 1 round: 2 (reported an error, disk on fire)." in federation.page
 
 
 def test_clients_that_always_fail_end_the_run(small: Paths) -> None:
@@ -392,6 +403,9 @@ def test_a_lost_quorum_stops_the_run_and_the_next_server_goes_on(small: Paths) -
             clients[0].cancel()
             await asyncio.wait(clients)
         assert federation.summary["status"] == "stopped"
+        assert (
+            "It was stopped after 2 of 4 rounds: 1 clients were there for 0.3 s; wanted at least 2" in federation.page
+        )
         run_id = federation.summary["run_id"]
         async with federation.server() as (state, server):
             assert state.resumed
@@ -404,6 +418,8 @@ def test_a_lost_quorum_stops_the_run_and_the_next_server_goes_on(small: Paths) -
     assert federation.summary["status"] == "completed"
     assert [row["round"] for row in federation.table("history.csv")] == ["1", "2", "3", "4"]
     assert "void" in {row["event"] for row in federation.table("events.csv")}
+    assert "All 4 rounds are done." in federation.page
+    assert "The server ended and was started again 1 time: after round 2." in federation.page
 
 
 def test_another_plan_than_the_unfinished_run_s_is_refused(small: Paths) -> None:
@@ -451,6 +467,7 @@ def test_a_model_that_is_no_longer_finite_ends_the_run(small: Paths) -> None:
 
     run(scene())
     assert (federation.summary["status"], federation.summary["rounds"]) == ("failed", 1)
+    assert "It failed after 1 of 5 rounds: the model's test loss is nan after round 1" in federation.page
 
 
 def test_updates_that_are_all_useless_end_the_run(small: Paths) -> None:
@@ -578,3 +595,33 @@ def test_a_deterministic_run_counts_only_whole_rounds(small: Paths) -> None:
         ("2", "2"),
         ("3", "2"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (DataError("clients.csv is damaged"), "clients.csv is damaged"),
+        (RuntimeError("no font"), r"unforeseen RuntimeError at \w+\.py:\d+: no font"),
+    ],
+)
+def test_a_run_without_its_report_is_the_run_that_it_was(
+    small: Paths,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    reason: str,
+) -> None:
+    """A report that can't be made is a warning, after the summary is written; the run is complete."""
+
+    def fail(folder: Path) -> None:
+        assert json.loads((folder / "summary.json").read_text())["status"] == "completed"
+        raise error
+
+    monkeypatch.setattr(report, "write", fail)
+    federation = Federation(small, plan(rounds=1))
+    with caplog.at_level(logging.WARNING):
+        run(federation.play())
+    assert (federation.summary["status"], federation.summary["rounds"]) == ("completed", 1)
+    (line,) = [line for line in caplog.messages if line.startswith("there is no report: ")]
+    assert re.fullmatch(f"there is no report: {reason}", line)
+    assert not (small.results / "latest" / "report.html").exists()

@@ -64,7 +64,7 @@ def test_no_tensorflow_is_loaded() -> None:
     """Importing and building all that a server needs for a linear model loads no TensorFlow."""
     program = (
         "import json, sys\n"
-        "import services.server.main, services.server.federation, services.server.evaluation, services.server.plots\n"
+        "import services.server.main, services.server.federation, services.server.evaluation, services.report.main\n"
         "from services.experiment import Plan\n"
         "from services.server.model import build_model, build_optim\n"
         "plan = Plan.model_validate({'model': {'sklearn': {}}})\n"
