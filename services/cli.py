@@ -185,6 +185,16 @@ def _add_experiments(add: Callable[..., _Parser], takers: list[_Parser]) -> None
     report.add_argument("run", nargs="?", default=LATEST, metavar="RUN", help="id or folder of a run, or `latest`")
     report.add_argument("--output", type=Path, metavar="FOLDER", help="folder that receives it (default: the run's)")
 
+    predict = add(
+        "predict",
+        _predict,
+        "Tell what a model takes images for: file, class and probability, a line an image. Images are resized, and"
+        " made gray where the model's are. Where it was trained on MNIST or Fashion-MNIST, which are white on black, an"
+        " image with a light border is inverted; a digit of another size than MNIST's is also cut out and centred.",
+    )
+    predict.add_argument("model", metavar="MODEL", help="model.keras or model.npz of a run; or that run")
+    predict.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="PNG, JPEG, BMP or WebP, opaque")
+
     for changeable in (*takers, demo, check):
         changeable.add_argument(
             "--set",
@@ -355,3 +365,10 @@ def _report(options: argparse.Namespace, env: settings.Settings) -> None:
     from services.report import main as report
 
     print(report.run(options.run, Paths(env.root).results, options.output))
+
+
+def _predict(options: argparse.Namespace, env: settings.Settings) -> None:
+    from services import predict
+
+    for line in predict.run(options.model, options.images, Paths(env.root).results):
+        print(line)

@@ -18,6 +18,7 @@ import services.demo
 import services.init.folders
 import services.init.identities
 import services.init.main
+import services.predict
 import services.report.main
 import services.server.main
 import services.sweep
@@ -30,7 +31,7 @@ from services.server.main import ServerOptions
 from services.settings import Settings
 from tests.support import REPOSITORY, logging_kept
 
-COMMANDS = ("init", "data", "certs", "server", "client", "demo", "check", "sweep", "compare", "report")
+COMMANDS = ("init", "data", "certs", "server", "client", "demo", "check", "sweep", "compare", "report", "predict")
 
 
 @pytest.fixture(autouse=True)
@@ -137,7 +138,7 @@ def test_the_module_is_the_command() -> None:
             ["serve"],
             (
                 "fed: error: argument COMMAND: invalid choice: 'serve' (choose from 'init', 'data', 'certs', 'server',"
-                " 'client', 'demo', 'check', 'sweep', 'compare', 'report'); see `fed --help`"
+                " 'client', 'demo', 'check', 'sweep', 'compare', 'report', 'predict'); see `fed --help`"
             ),
         ),
         (["check", "--fast"], "fed: error: unrecognized arguments: --fast; see `fed --help`"),
@@ -564,3 +565,24 @@ def test_report_takes_a_run(here: Path, monkeypatch: pytest.MonkeyPatch, capfd: 
         called.append(recorder.args)
     assert called == [("latest", Path("results"), None), ("a", Path("results"), here / "x")]
     assert capfd.readouterr().out == "the page\nthe page\n"
+
+
+def test_predict_takes_a_model_and_images(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`fed predict` hands on the model, the images and the folder of runs, and prints each line."""
+    assert here.is_dir()
+    recorder = Recorder()
+    recorder.answer = ["one", "two"]
+    monkeypatch.setattr(services.predict, "run", recorder)
+    assert cli.main(["predict", "latest", "a.png", "b.png"]) == 0
+    assert recorder.args == ("latest", [Path("a.png"), Path("b.png")], Path("results"))
+    assert capfd.readouterr().out == "one\ntwo\n"
+    assert cli.main(["predict", "latest"]) == 2
+
+
+def test_predict_says_what_it_does_to_an_image(capfd: pytest.CaptureFixture[str]) -> None:
+    """Its help tells of inversion, since nobody would guess it."""
+    with pytest.raises(SystemExit):
+        cli.main(["predict", "--help"])
+    assert "an image with a light border is inverted" in " ".join(capfd.readouterr().out.split())

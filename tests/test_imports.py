@@ -37,6 +37,7 @@ RANKS = {
     "client": 5,
     "demo": 5,
     "compare": 5,
+    "predict": 6,
     "sweep": 6,
     "cli": 7,
     "__main__": 8,

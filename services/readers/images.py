@@ -10,7 +10,7 @@ import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,7 +134,7 @@ def _form(paths: Sequence[Path], reading: Reading) -> tuple[tuple[int, ...], boo
     sizes: dict[tuple[int, ...], Path] = {}
     gray = True
     for path in paths:
-        with _open(path) as image:
+        with _open(path, str(path)) as image:
             gray = gray and (reading.grayscale or image.mode in _GRAY)
             # a photograph that lies on its side by its header is turned when it is decoded
             turned = image.format == "JPEG" and image.getexif().get(ORIENTATION, 1) >= ON_ITS_SIDE
@@ -172,21 +172,39 @@ def _decode(paths: Sequence[Path], size: tuple[int, ...], gray: bool, places: ND
 
 
 def _pixels(path: Path, size: tuple[int, ...], *, gray: bool) -> NDArray[np.uint8]:
-    """Decode one image, upright, in the size and the colours asked for."""
+    """Decode one image in the size and the colours asked for."""
+    return fitted(upright(path, str(path)), size, gray=gray)
+
+
+def upright(file: Path | BinaryIO, name: str) -> Image:
+    """Decode one image, upright as its camera was held.
+
+    Args:
+        file: where it is.
+        name: what to call it.
+
+    Raises:
+        DataError: it is no image, too large, of more than 8 bits a channel, or transparent in places.
+    """
     from PIL import ImageOps  # noqa: PLC0415 - only where there are images
 
-    with _open(path) as image:
-        upright = ImageOps.exif_transpose(image)
-        if upright.has_transparency_data and upright.convert("RGBA").getchannel("A").getextrema()[0] != OPAQUE:
-            raise DataError(f"{path} is transparent in places", "opaque images", "put it on a background")
-        upright = upright.convert("L" if gray else "RGB")
-        if (upright.height, upright.width) != size:
-            upright = upright.resize((size[1], size[0]))
-        return np.asarray(upright)
+    with _open(file, name) as image:
+        turned = ImageOps.exif_transpose(image)
+        if turned.has_transparency_data and turned.convert("RGBA").getchannel("A").getextrema()[0] != OPAQUE:
+            raise DataError(f"{name} is transparent in places", "opaque images", "put it on a background")
+        return turned.convert("L" if turned.mode in _GRAY else "RGB")
+
+
+def fitted(image: Image, size: tuple[int, ...], *, gray: bool) -> NDArray[np.uint8]:
+    """Give an image's pixels in the size (height, width) and the colours asked for."""
+    image = image.convert("L" if gray else "RGB")
+    if (image.height, image.width) != size:
+        image = image.resize((size[1], size[0]))
+    return np.asarray(image)
 
 
 @contextlib.contextmanager
-def _open(path: Path) -> Iterator[Image]:
+def _open(file: Path | BinaryIO, name: str) -> Iterator[Image]:
     """Open an image, of which at first the header alone is read.
 
     Raises:
@@ -197,27 +215,27 @@ def _open(path: Path) -> Iterator[Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)  # there is a limit of ours
-            with PIL.Image.open(path, formats=sorted(set(FORMATS.values()))) as image:
+            with PIL.Image.open(file, formats=sorted(set(FORMATS.values()))) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise PIL.Image.DecompressionBombError
                 if image.mode not in _EIGHT_BITS:
                     raise DataError(
-                        f"{path} has pixels of mode {image.mode}", "8 bits a channel", "convert it, or leave it out"
+                        f"{name} has pixels of mode {image.mode}", "8 bits a channel", "convert it, or leave it out"
                     )
                 yield image
     except PIL.Image.DecompressionBombError:
         raise DataError(
-            f"{path} has more than {MAX_PIXELS:,} pixels", "no more than that", "make it smaller, or leave it out"
+            f"{name} has more than {MAX_PIXELS:,} pixels", "no more than that", "make it smaller, or leave it out"
         ) from None
     except OSError as exc:
         if exc.errno is not None:
-            raise DataError(f"{path} can't be read ({exc.strerror})", "", "mend its permissions") from exc
-        raise _damaged(path) from None
+            raise DataError(f"{name} can't be read ({exc.strerror})", "", "mend its permissions") from exc
+        raise _damaged(name) from None
     except (ValueError, TypeError, SyntaxError, EOFError, IndexError, OverflowError, struct.error, zlib.error):
-        raise _damaged(path) from None
+        raise _damaged(name) from None
 
 
-def _damaged(path: Path) -> DataError:
+def _damaged(name: str) -> DataError:
     return DataError(
-        f"{path} is no whole image", "an image that can be decoded", "restore it from where it came, or leave it out"
+        f"{name} is no whole image", "an image that can be decoded", "restore it from where it came, or leave it out"
     )
