@@ -74,7 +74,7 @@ def _serve(clients: int, rounds: int, end: Connection) -> None:
 
 def _state(clients: int, rounds: int, seconds: float) -> dict[str, Any]:
     """Make up a state of a run in which every client trains; a round ends every five seconds."""
-    from services.server.results import HISTORY_COLUMNS
+    from services.tables import HISTORY_COLUMNS
 
     done = rounds + int(seconds / 5)
     client = {

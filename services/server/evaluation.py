@@ -63,6 +63,17 @@ class HeldOut:
         mistakes = findings.pick(self._images, self._labels, scores, losses, scorer.chances(scores))
         return self._score(scores, losses), mistakes
 
+    def chances(self, model: Model[Any], image: NDArray[np.float32]) -> NDArray[Any]:
+        """Tell how likely each class is (classes,), of an image as the test images are, in [0, 1].
+
+        Where a model tells no probabilities, the class it decides for has all of it.
+        """
+        scorer = self._scorer(model)
+        scores = scorer.predict(image[np.newaxis])
+        chances = scorer.chances(scores)
+        found: NDArray[Any] = np.eye(scores.shape[1])[scores[0].argmax()] if chances is None else chances[0]
+        return found
+
     def _scorer(self, model: Model[Any]) -> Scorer:
         if self._scored is None or self._scored[0] is not model:
             self._scored = model, self._engine.scorer(model)

@@ -200,7 +200,7 @@ class Run:
             page = None
             try:
                 if self.options.status_port:
-                    page = StatusServer(self.options.host, self.options.status_port, self.view.snapshot)
+                    page = StatusServer(self.options.host, self.options.status_port, self.view.snapshot, self._guess)
                     stack.push_async_callback(page.close)
                     page.start()
                 await self._attend()
@@ -239,6 +239,13 @@ class Run:
             await self._part("the run is completed")
         finally:
             await self.endpoint.stop()
+
+    async def _guess(self, content: bytes) -> list[tuple[str, float]]:
+        from services.server.guess import guess  # noqa: PLC0415 - imports what reads images, which few ask for
+
+        federation = self.view.federation
+        assert federation is not None  # noqa: S101 - a run that is completed has trained
+        return await asyncio.to_thread(guess, content, federation.model, federation.held_out, self.manifest)
 
     def _reason(self) -> str:
         return "" if self.view.federation is None else self.view.federation.reason

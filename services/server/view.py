@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from services.experiment import Plan
 from services.server.membership import Member
-from services.server.results import HISTORY_COLUMNS, ClientRound, RunFolder
+from services.server.results import RunFolder
 from services.shards import Manifest
+from services.tables import HISTORY_COLUMNS, ClientRound
 from services.transport.gate import Gate
 from services.transport.server import ServerEndpoint
 
@@ -104,9 +105,16 @@ class View:
                 "scheme": self._manifest.scheme,
                 "classes": list(self._manifest.classes),
             },
-            "drawable": None,
+            "drawable": self._drawable(),
             "experiment": self._experiment,
         }
+
+    def _drawable(self) -> bool | None:
+        """Tell whether the trained model may be asked about a picture; None where it takes none."""
+        shape = self._manifest.image_shape
+        if len(shape) == 1 or shape[2:] not in {(), (1,), (3,)}:
+            return None
+        return self.outcome is not None and self.outcome[0] == "completed"
 
     def _drops(self) -> dict[str, int]:
         """Count by kind the clients that began a round and did not finish it."""

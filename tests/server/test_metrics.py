@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from services.paths import Paths
 from services.server.metrics import CLIENT_STATES, PHASES, exposition
-from services.server.results import HISTORY_COLUMNS
+from services.tables import HISTORY_COLUMNS
 from tests.federation import Federation, plan, run
 from tests.server.page.test_render import state
 from tests.support import REPOSITORY, deadline

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from services.server.page.render import NONE, Renderer, ago, bar, number, share, size, span
-from services.server.results import HISTORY_COLUMNS
+from services.tables import HISTORY_COLUMNS
 
 CLIENT: dict[str, Any] = {
     "state": "training",

@@ -73,38 +73,12 @@ function prepareCanvas() {
     context.lineTo(...place(event));
     context.stroke();
   });
-  canvas.addEventListener("pointerup", () => centred(canvas).toBlob(ask));
+  canvas.addEventListener("pointerup", () => canvas.toBlob(ask));
   document.getElementById("clear").addEventListener("click", clear);
   document.getElementById("file").addEventListener("change", (event) => {
     if (event.target.files.length) ask(event.target.files[0]);
   });
   clear();
-}
-
-// The drawing as MNIST's digits are: its longer side five sevenths of the picture's, its centre of mass in the middle
-// (LeCun et al. 1998).
-function centred(canvas) {
-  const {width, height} = canvas;
-  const pixels = canvas.getContext("2d").getImageData(0, 0, width, height).data;
-  let [left, right, top, bottom, mass, sumX, sumY] = [width, 0, height, 0, 0, 0, 0];
-  for (let y = 0; y < height; y += 1) {
-    for (let x = 0; x < width; x += 1) {
-      const ink = pixels[4 * (y * width + x)];
-      if (ink === 0) continue;
-      [left, right] = [Math.min(left, x), Math.max(right, x)];
-      [top, bottom] = [Math.min(top, y), Math.max(bottom, y)];
-      [mass, sumX, sumY] = [mass + ink, sumX + ink * x, sumY + ink * y];
-    }
-  }
-  if (mass === 0) return canvas;
-  const scale = (5 / 7) * width / Math.max(right - left, bottom - top, 1);
-  const picture = Object.assign(document.createElement("canvas"), {width, height});
-  const context = picture.getContext("2d");
-  context.fillStyle = "#000";
-  context.fillRect(0, 0, width, height);
-  context.setTransform(scale, 0, 0, scale, width / 2 - scale * sumX / mass, height / 2 - scale * sumY / mass);
-  context.drawImage(canvas, left, top, right - left + 1, bottom - top + 1, left, top, right - left + 1, bottom - top + 1);
-  return picture;
 }
 
 // One question at a time; of those that come meanwhile the last one counts.
