@@ -438,7 +438,7 @@ def test_more_rounds_than_fit_share_a_column(tmp_path: Path) -> None:
     root = parsed(made.write(tmp_path / "run", history=history, rows=rows, rounds_planned=2000))
     (pane,) = root.all("div", class_="timeline")
     assert "--columns:1000" in (pane.attributes["style"] or "")
-    assert "A column 2 rounds, each client as it was in the worst of them, a row a client." in root.text
+    assert "2 rounds a column, each client as it was in the worst of them, a row a client." in root.text
     assert [each.text for each in pane.all("span", class_="tick")][:3] == ["1", "199", "399"]
 
 
