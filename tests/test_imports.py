@@ -20,6 +20,7 @@ RANKS = {
     "paths": 1,
     "source": 1,
     "logs": 1,
+    "wording": 0,
     "signals": 1,
     "randomness": 1,
     "accounting": 2,

@@ -7,6 +7,8 @@ import logging
 import time
 from collections.abc import Callable
 
+from services.wording import printable
+
 MOST_PEERS = 1024
 """Peers and reasons that are told apart; beyond that the longest silent is forgotten, and its line may come again."""
 
@@ -67,5 +69,5 @@ class Refusals:
 
 def one_line(text: object, most: int = 120) -> str:
     """Word what a peer sent so that it fits a log line: printable, one line, at most `most` characters."""
-    words = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    words = " ".join(printable(text).split())
     return words if len(words) <= most else words[: most - 1] + "…"

@@ -13,29 +13,12 @@ import yaml
 from markupsafe import Markup
 
 from services.server.page.charts import Line, chart
-
-WORDS = {
-    "gathering": "Waiting for clients",
-    "preparing": "Preparing a round",
-    "training": "Training",
-    "evaluating": "Evaluating",
-    "waiting": "Too few clients: waiting for them to return",
-    "completed": "Completed",
-    "stopped": "Stopped",
-    "failed": "Failed",
-}
-"""Of each phase, and of how a run ended."""
-
-OVER = ("completed", "stopped", "failed")
-"""Phases after which nothing changes any more."""
+from services.wording import OVER, WORDS, ago, number, share, span
 
 MOST_EVENTS = 100
 """Events that the page shows, the latest first."""
 
 KILO = 1000
-
-NONE = "\N{EN DASH}"
-"""In place of a figure that is not there."""
 
 
 class Renderer:
@@ -88,25 +71,6 @@ def _lines(history: Mapping[str, Sequence[Any]], column: str) -> list[Line]:
     ]
 
 
-def number(value: float | None, digits: int = 4) -> str:
-    """Write a figure; a dash where there is none."""
-    return NONE if value is None or value != value else f"{value:.{digits}f}"  # noqa: PLR0124 - NaN
-
-
-def share(value: float | None) -> str:
-    """Write a share in per cent."""
-    return NONE if value is None else f"{100 * value:.2f} %"
-
-
-def span(seconds: float | None) -> str:
-    """Write a time as a person would: seconds, minutes, hours."""
-    if seconds is None:
-        return NONE
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
 def size(count: int) -> str:
     """Write a number of bytes."""
     if count < KILO:
@@ -116,11 +80,6 @@ def size(count: int) -> str:
         if count_ < KILO or unit == "GB":
             return f"{count_:.1f} {unit}"
     raise AssertionError
-
-
-def ago(seconds: float | None) -> str:
-    """Write how long ago something was."""
-    return NONE if seconds is None else "now" if seconds < 2 else f"{span(seconds)} ago"  # noqa: PLR2004
 
 
 def bar(counts: Sequence[int], names: Sequence[str]) -> Markup:
