@@ -65,18 +65,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     command = "fed"
     try:
+        form = settings.log_format()
+        logs.configure(command, form=form)
         options = _parser().parse_args(argv)
         command = f"fed {options.role}"
-        logs.configure(options.role, verbose=getattr(options, "verbose", True))
+        logs.configure(options.role, verbose=getattr(options, "verbose", True), form=form)
         call: Callable[[argparse.Namespace, settings.Settings], None] = options.command
         call(options, settings.load())
         sys.stdout.flush()  # here, where a reader that is gone is known for what it is
     except StoppedError as exc:
         # a client that is told to stop has done its part; a run that is told to stop is not complete
-        print(f"{command}: {exc}", file=sys.stderr)
+        logs.last_words(command, "warning", str(exc))
         return 0 if options.role == "client" else exc.exit_code
     except FedError as exc:
-        print(f"{command}: error: {exc}", file=sys.stderr)
+        logs.last_words(command, "error", str(exc))
         return exc.exit_code
     except KeyboardInterrupt:
         return StoppedError.exit_code
@@ -85,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as exc:  # noqa: BLE001 - the last net: a bug is one line too, its traceback is in the log file
-        print(f"{command}: {logs.unforeseen(exc)}; this is a bug, please report it", file=sys.stderr)
+        logs.last_words(command, "critical", f"{logs.unforeseen(exc)}; this is a bug, please report it")
         return FedError.exit_code
     return 0
 
@@ -333,7 +335,7 @@ def _check(options: argparse.Namespace, env: settings.Settings) -> None:
             source.read(plan.model.module, env.models)
         else:
             note = f"model.module {plan.model.module} is not looked at: there is no folder {env.models} (MODELS)"
-            print(f"fed check: note: {note}", file=sys.stderr)
+            logs.last_words("fed check", "info", f"note: {note}")
     sys.stdout.write(experiment.dump(plan))
 
 

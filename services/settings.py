@@ -16,6 +16,9 @@ from services.errors import UsageError
 
 MAX_PREPARED = 128
 
+LOG_FORMATS = ("text", "json")
+"""Values of LOG_FORMAT: for people, which is the default, and for programs."""
+
 T = TypeVar("T")
 
 
@@ -45,6 +48,7 @@ class Settings:
         root: folder that holds `data/`, `certs/` and `results/`.
         data: folder that holds the data set, or None for the data set's own place.
         models: folder that holds the files which `model.module` names.
+        log_format: how log lines are written, `text` or `json`.
     """
 
     clients: int = 3
@@ -68,6 +72,7 @@ class Settings:
     root: Path = Path()
     data: Path | None = None
     models: Path = Path("experiments")
+    log_format: str = LOG_FORMATS[0]
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
@@ -76,7 +81,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     Raises:
         UsageError: a value is no number or out of range; names the key, the value and the range.
     """
-    env = os.environ if environ is None else environ
+    env = _environment(environ)
     default = Settings()
     max_clients = _integer(env, "MAX_CLIENTS", 1, MAX_PREPARED)
     port = _integer(env, "PORT", 1, 65535)
@@ -102,9 +107,25 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         root=Path(_text(env, "FED_ROOT") or default.root),
         data=None if (data := _text(env, "DATA")) is None else Path(data),
         models=Path(_text(env, "MODELS") or default.models),
+        log_format=log_format(env),
     )
     check_clients(settings.clients, settings.max_clients)
     return settings
+
+
+def log_format(environ: Mapping[str, str] | None = None) -> str:
+    """Tell how log lines are written, `text` or `json`: asked before all else, so that every error is written so.
+
+    Raises:
+        UsageError: LOG_FORMAT is neither.
+    """
+    env = _environment(environ)
+    found = _text(env, "LOG_FORMAT") or LOG_FORMATS[0]
+    if found not in LOG_FORMATS:
+        raise UsageError(
+            f"LOG_FORMAT is {found!r}", " or ".join(LOG_FORMATS), "change LOG_FORMAT in .env or in the environment"
+        )
+    return found
 
 
 def check_clients(clients: int, max_clients: int) -> None:
@@ -119,6 +140,10 @@ def check_clients(clients: int, max_clients: int) -> None:
             f"a whole number from 1 to MAX_CLIENTS ({max_clients})",
             "change CLIENTS, or raise MAX_CLIENTS, in .env",
         )
+
+
+def _environment(environ: Mapping[str, str] | None) -> Mapping[str, str]:
+    return os.environ if environ is None else environ
 
 
 def _text(env: Mapping[str, str], key: str) -> str | None:

@@ -288,6 +288,40 @@ def test_a_reader_that_goes_away_is_no_bug(here: Path) -> None:
 
 # -- check ------------------------------------------------------------------------------------------------------------
 
+def test_errors_have_the_form_of_the_lines(
+    server: Recorder, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With LOG_FORMAT=json every way to end is an object: mistake, failure, stop and bug."""
+    monkeypatch.setenv("LOG_FORMAT", "json")
+    ends = [DataError("x is damaged"), StoppedError("stopped by SIGTERM"), ZeroDivisionError("by zero")]
+    for server.outcome in ends:
+        cli.main(["server", "3"])
+    assert cli.main(["serve"]) == 2
+    monkeypatch.setenv("CLIENTS", "0")
+    assert cli.main(["server"]) == 2
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert [(line["role"], line["level"], line["message"].split(" at ")[0].split(";")[0]) for line in lines] == [
+        ("server", "error", "x is damaged"),
+        ("server", "warning", "stopped by SIGTERM"),
+        ("server", "critical", "unforeseen ZeroDivisionError"),
+        ("fed", "error", lines[3]["message"].split(";")[0]),
+        ("server", "error", "CLIENTS is '0'"),
+    ]
+    assert lines[3]["message"].startswith("argument COMMAND: invalid choice: 'serve'")
+
+
+def test_a_format_of_lines_that_is_none_is_a_mistake(
+    server: Recorder, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A wrong LOG_FORMAT is named in plain text, and nothing is started."""
+    monkeypatch.setenv("LOG_FORMAT", "xml")
+    assert cli.main(["server"]) == 2
+    assert capfd.readouterr().err == (
+        "fed: error: LOG_FORMAT is 'xml'; wanted text or json; change LOG_FORMAT in .env or in the environment\n"
+    )
+    assert server.args == ()
+
+
 
 def test_check_prints_a_plan_that_reads_back(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """`fed check FILE` prints the resolved plan as a file that is the same plan."""
@@ -395,6 +429,7 @@ def test_server_takes_what_run_server_takes(server: Recorder) -> None:
         results=Path("results"),
     )
 
+        linger=600.0,
 
 def test_server_takes_its_flags(server: Recorder) -> None:
     """Each flag of `fed server` reaches the server; the CA stands beside the certificate unless told otherwise."""
@@ -544,6 +579,25 @@ def test_sweep_takes_a_file_and_values(
 
 def test_compare_takes_runs(here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     """`fed compare` hands on the runs, the folder they are in and the picture to write, and prints the table."""
+def test_compare_takes_runs(here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """`fed compare` hands on the runs, the folder they are in and the picture to write, and prints the table."""
+def test_status_takes_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`fed status` asks this machine's page, on STATUS_PORT, unless told otherwise; and how it is to tell."""
+    recorder = Recorder()
+    monkeypatch.setattr(services.terminal.status, "run", recorder)
+    told = {"once": False, "as_json": False, "form": "text"}
+    assert cli.main(["status"]) == 0
+    assert (recorder.args, recorder.kwargs) == (("http://127.0.0.1:8000",), told)
+    monkeypatch.setenv("STATUS_PORT", "9001")
+    monkeypatch.setenv("LOG_FORMAT", "json")
+    assert cli.main(["status", "--once"]) == 0
+    assert recorder.args == ("http://127.0.0.1:9001",)
+    assert recorder.kwargs == told | {"once": True, "form": "json"}
+    assert cli.main(["status", "--url", "http://far:1", "--json"]) == 0
+    assert recorder.args == ("http://far:1",)
+    assert recorder.kwargs == told | {"as_json": True, "form": "json"}
+
+
     recorder = Recorder()
     recorder.answer = "the table\n"
     monkeypatch.setattr(services.compare, "run", recorder)

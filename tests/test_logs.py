@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
+import json
 import logging
 import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -106,6 +109,102 @@ def test_a_bug_is_one_line_and_a_traceback_in_the_file(capfd: pytest.CaptureFixt
     text = (tmp_path / "server.log").read_text()
     assert "DEBUG   fed.bug: unforeseen error\nTraceback (most recent call last):\n" in text
     assert f'test_logs.py", line {line}, in buggy\n' in text
+
+
+def test_no_line_is_a_command_to_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    """What a peer says stands on one line of its own, without escapes."""
+    logs.configure("server")
+    logging.getLogger("fed.server").warning("lost %s", "client\x1b[2J\nserver: round 9/9\r\x9b31m")
+    assert shown(capfd) == ["server: warning: lost client [2J server: round 9/9  31m"]
+
+
+# -- for programs -----------------------------------------------------------------------------------------------------
+
+
+def objects(capfd: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    """Give the objects on standard error, one a line."""
+    return [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+
+
+def test_a_line_for_programs_is_an_object(capfd: pytest.CaptureFixture[str]) -> None:
+    """It has the time as RFC 3339 has it, level, role, logger and message, and null for what is not known."""
+    logs.configure("server", form="json")
+    moment = datetime.datetime(2026, 11, 24, 6, 40, 15, 250_000, datetime.UTC)
+    record = logging.LogRecord("fed.server", logging.WARNING, "", 0, "slow …\n%s", ("\x1b[2J\u2028",), None)
+    record.created = moment.timestamp()
+    logging.getLogger("fed.server").handle(record)
+    text = capfd.readouterr().err
+    assert text.isascii()
+    assert text.count("\n") == 1
+    line = json.loads(text)
+    assert list(line) == ["time", "level", "role", "logger", "run", "round", "client", "event", "message"]
+    assert line == {
+        "time": "2026-11-24T06:40:15.250+00:00",
+        "level": "warning",
+        "role": "server",
+        "logger": "fed.server",
+        "run": None,
+        "round": None,
+        "client": None,
+        "event": None,
+        "message": "slow …\n\x1b[2J\u2028",
+    }
+
+
+def test_a_line_says_what_it_is_about(capfd: pytest.CaptureFixture[str]) -> None:
+    """What holds for a process is in each of its lines, unless a line says otherwise; a new process knows nothing."""
+    logs.configure("server", form="json")
+    logs.about(run="a", round=3)
+    logger = logging.getLogger("fed.server")
+    logger.info("one")
+    logger.info("two", extra={"round": 2, "client": "client_0", "event": "lost"})
+    logs.about(round=4)
+    logs.last_words("fed server", "error", "three")
+    logs.configure("server", form="json")
+    logger.info("four")
+    assert [(line["run"], line["round"], line["client"], line["event"]) for line in objects(capfd)] == [
+        ("a", 3, None, None),
+        ("a", 2, "client_0", "lost"),
+        ("a", 4, None, None),
+        (None, None, None, None),
+    ]
+
+
+@pytest.mark.parametrize(("form", "count"), [("text", 0), ("json", 1)])
+def test_what_a_person_need_not_read_is_for_programs(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, form: str, count: int
+) -> None:
+    """Events without a line of their own are told to programs, and in the file."""
+    logs.configure("server", form=form)
+    logs.to_file(tmp_path / "server.log")
+    logging.getLogger(logs.EVENTS).info("joined client_0")
+    logging.getLogger("declearn.server").warning("chatter")
+    assert len(capfd.readouterr().err.splitlines()) == count
+    assert "joined client_0" in (tmp_path / "server.log").read_text()
+
+
+def test_a_traceback_is_in_no_line_for_programs(capfd: pytest.CaptureFixture[str]) -> None:
+    """A line stays a line, whatever is logged with it."""
+    logs.configure("server", form="json")
+    try:
+        raise ValueError("odd")
+    except ValueError:
+        logging.getLogger("fed.server").exception("it failed")
+    assert [line["message"] for line in objects(capfd)] == ["it failed"]
+
+
+@pytest.mark.parametrize(
+    ("level", "text"), [("error", "fed init: error: no [2Jroom\n"), ("warning", "fed init: no [2Jroom\n")]
+)
+def test_last_words_have_the_form_of_the_lines(capfd: pytest.CaptureFixture[str], level: str, text: str) -> None:
+    """How a command ended is a plain line, or an object with its level."""
+    logs.configure("init")
+    logs.last_words("fed init", level, "no\x1b[2Jroom")
+    assert capfd.readouterr().err == text
+    logs.configure("init", form="json")
+    logs.last_words("fed init", level, "no room")
+    [line] = objects(capfd)
+    assert (line["level"], line["role"], line["logger"], line["message"]) == (level, "init", "fed", "no room")
 
 
 def test_configuring_anew_replaces_what_was(capfd: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,17 @@ def test_what_is_out_of_range_is_refused(key: str, text: str, wanted: str) -> No
     with pytest.raises(UsageError) as caught:
         settings.load({key: text})
     assert str(caught.value) == f"{key} is {text!r}; wanted {wanted}; change {key} in .env or in the environment"
+
+
+@pytest.mark.parametrize("read", [settings.log_format, settings.load])
+def test_a_format_of_log_lines_that_is_none_is_refused(read: Callable[[Mapping[str, str]], object]) -> None:
+    """The line names the value and both formats."""
+    with pytest.raises(UsageError) as caught:
+        read({"LOG_FORMAT": "xml"})
+    assert str(caught.value) == (
+        "LOG_FORMAT is 'xml'; wanted text or json; change LOG_FORMAT in .env or in the environment"
+    )
+    assert [settings.log_format({"LOG_FORMAT": text}) for text in ("", "text", "json")] == ["text", "text", "json"]
 
 
 def test_more_clients_than_prepared_for_are_refused() -> None:

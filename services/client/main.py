@@ -8,7 +8,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from services import shards
+from services import logs, shards
 from services.client.claim import claim
 from services.client.secagg import load_keys
 from services.client.session import Session
@@ -82,6 +82,7 @@ def run(options: ClientOptions) -> None:
         deal = functools.partial(shards.load_shard, options.shards) if own is None else None
         logger.info("%s looks for %s", name, options.server_uri)
 
+        logs.about(client=name)
         async def take_part() -> None:
             # a declearn client may only be made inside the event loop that it runs in
             session = Session(

@@ -105,13 +105,13 @@ class Attendance:
         """Deal the data set to those who are there, and tell who can train."""
         call = self.membership.roll_call(self.seats)
         for name in call.forgotten:
-            logger.warning("%s did not return within %g s", name, self.plan.federation.rejoin_grace)
-            self._folder.add_event(self._now(), "forgotten", name, "did not return in time")
+            line = f"{name} did not return within {self.plan.federation.rejoin_grace:g} s"
+            self._folder.add_event(self._now(), "forgotten", name, "did not return in time", line=line)
         if call.standby != self._standby:
             self._let_stand_by(call.standby)
         if call.seats != self.seats and call.size:
-            logger.info("dealing the data set to %d clients", call.size)
-            self._folder.add_event(self._now(), "dealt", "", f"{call.size} clients")
+            line = f"dealing the data set to {call.size} clients"
+            self._folder.add_event(self._now(), "dealt", "", f"{call.size} clients", line=line, level=logging.INFO)
         self.seats = call.seats
         members = self.membership.members
         requests: dict[str, Message] = {
@@ -177,8 +177,8 @@ class Attendance:
         if loss.kind == "gone":
             return  # the hub reports it
         member.refused = loss.reason
-        logger.warning("%s can't take part: %s", member.name, loss.reason)
-        self._folder.add_event(self._now(), "refused", member.name, loss.reason)
+        line = f"{member.name} can't take part: {loss.reason}"
+        self._folder.add_event(self._now(), "refused", member.name, loss.reason, line=line)
 
     def _let_stand_by(self, names: tuple[str, ...]) -> None:
         self._standby = names
@@ -208,11 +208,10 @@ class Attendance:
         task = self._set_ups.pop(name, None)
         if task is not None:
             task.cancel()
-        self._folder.add_event(self._now(), "left" if clean else "lost", name, reason)
         if clean:
-            logger.info("%s left: %s", name, reason)
+            self._folder.add_event(self._now(), "left", name, reason, line=f"{name} left: {reason}", level=logging.INFO)
         else:
-            logger.warning("lost %s: %s", name, reason)
+            self._folder.add_event(self._now(), "lost", name, reason, line=f"lost {name}: {reason}")
         self.changed.set()
 
     async def _set_up(self, name: str) -> None:

@@ -123,8 +123,7 @@ class Boundary:
             return None
         reason = await self._secure.set_up(participants)
         if reason is not None:
-            logger.warning("secure aggregation was not set up: %s", reason)
-            self._tell("unagreed", reason)
+            self._tell("unagreed", reason, f"secure aggregation was not set up: {reason}")
         return reason
 
     async def agree(self, participants: list[str]) -> TrainingError | None:
@@ -141,8 +140,7 @@ class Boundary:
         reason = await self._groups.set_up({name: self._attendance.held(name) for name in participants})
         if reason is None:
             return None
-        logger.warning("fairness was not set up: %s", reason)
-        self._tell("unagreed", reason)
+        self._tell("unagreed", reason, f"fairness was not set up: {reason}")
         for name, error in self._groups.errors.items():
             self._attendance.exclude(name, error)
         return TrainingError(
@@ -163,5 +161,5 @@ class Boundary:
             return "federation.min_clients"
         return "deterministic" if self._plan.deterministic else "secagg"
 
-    def _tell(self, event: str, detail: str) -> None:
-        self._folder.add_event(len(self._folder.rounds), event, "", detail)
+    def _tell(self, event: str, detail: str, line: str) -> None:
+        self._folder.add_event(len(self._folder.rounds), event, "", detail, line=line)

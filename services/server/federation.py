@@ -24,6 +24,7 @@ from declearn.metrics import MetricSet
 from declearn.model.api import Model
 from declearn.secagg import messaging as secagg_messaging
 
+from services import logs
 from services.errors import TrainingError
 from services.experiment import Plan
 from services.schedules import ScheduledOptimizer
@@ -169,6 +170,7 @@ class Federation(FederatedServer):
         before: set[str] = set()
         while self.round < self.plan.rounds and not self._is_enough():
             self.phase = "preparing"
+            logs.about(round=self.round + 1)
             participants = await self.boundary.cross(self.round + 1, void)
             if not participants:
                 self.reason = f"{SPENT} after round {self.round} of {self.plan.rounds}"
@@ -188,6 +190,7 @@ class Federation(FederatedServer):
                     "clients that can train",
                     "see their reasons above and in events.csv",
                 )
+        logs.about(round=self.round)
         await self._measure_last()
         self.phase = "completed"
 
@@ -294,8 +297,8 @@ class Federation(FederatedServer):
             missing = True
             self.secure.forget()
         if missing or len(trained) < limits.min_clients:
-            logger.warning("round %d does not count: %d of %d clients finished it", number, len(trained), len(members))
-            self.folder.add_event(number, "void", "", f"{len(trained)} of {len(members)} clients finished it")
+            why = f"{len(trained)} of {len(members)} clients finished it"
+            self.folder.add_event(number, "void", "", why, line=f"round {number} does not count: {why}")
             return False
         updates = trained if self.secure is None else {"aggregated": self.secure.aggregate(trained)}
         if self.secure is None:
@@ -336,8 +339,8 @@ class Federation(FederatedServer):
         )
         if isinstance(found, str):
             self._clients_holding_latest_model -= needing
-            logger.warning("fairness was not measured before round %d: %s", number, found)
-            self.folder.add_event(number, "void", "", f"fairness was not measured: {found}")
+            line = f"fairness was not measured before round {number}: {found}"
+            self.folder.add_event(number, "void", "", f"fairness was not measured: {found}", line=line)
             return None
         self._clients_holding_latest_model |= needing
         self.aggrg = self.groups.aggregator
@@ -399,8 +402,8 @@ class Federation(FederatedServer):
         """Move replies that no honest client sends to the losses, each with its reason."""
         faults = {name: fault for name, reply in replies.items() if (fault := fault_in(name, reply)) is not None}
         for name, fault in faults.items():
-            logger.warning("%s dropped out of round %d: its reply is refused: %s", name, number, fault)
-            self.folder.add_event(number, "dropped", name, f"its reply is refused: {fault}")
+            why = f"its reply is refused: {fault}"
+            self.folder.add_event(number, "dropped", name, why, line=f"{name} dropped out of round {number}: {why}")
         return (
             {name: reply for name, reply in replies.items() if name not in faults},
             {**losses, **{name: Loss(REFUSED, fault) for name, fault in faults.items()}},
@@ -429,8 +432,8 @@ class Federation(FederatedServer):
         self._clients_holding_latest_model |= needing & answers.replies.keys()
         self._clients_holding_latest_model -= answers.losses.keys()
         for client, loss in answers.losses.items():
-            logger.warning("%s dropped out of round %d: %s", client, request.round_i, loss.reason)
-            self.folder.add_event(request.round_i, "dropped", client, loss.reason)
+            line = f"{client} dropped out of round {request.round_i}: {loss.reason}"
+            self.folder.add_event(request.round_i, "dropped", client, loss.reason, line=line)
         return {client: answers.replies[client] for client in members if client in answers.replies}, answers.losses
 
     def _record(
@@ -493,6 +496,7 @@ class Federation(FederatedServer):
             loss,
             accuracy,
             score.accuracy,
+            extra={"round": round_.round, "event": "round"},
             "" if round_.epsilon is None else f", epsilon {round_.epsilon:.2f}",
         )
 

@@ -209,6 +209,7 @@ class Run:
                 await self._give_up("stopped", "stopped by a signal")
                 raise
             except FedError as exc:
+        logs.about(run=self.folder.run_id)
                 await self._give_up("stopped" if isinstance(exc, QuorumError | StorageError) else "failed", str(exc))
                 raise
             except BaseException as exc:
@@ -293,14 +294,11 @@ class Run:
         """Wait for the clients of the run that is resumed; go on with fewer when some do not return in time."""
         hub, limits = self.endpoint.handler, self.plan.federation
         before = len(federation.attendance.seats) or self.options.clients
-        logger.info(
-            "resuming run %s at round %d of %d; waiting for its %d clients",
-            self.folder.run_id,
-            federation.round + 1,
-            self.plan.rounds,
-            before,
+        line = (
+            f"resuming run {self.folder.run_id} at round {federation.round + 1} of {self.plan.rounds};"
+            f" waiting for its {before} clients"
         )
-        self.folder.add_event(federation.round, "resumed", "")
+        self.folder.add_event(federation.round, "resumed", "", line=line, level=logging.INFO)
         try:
             await hub.until_clients(lambda count: count >= before, max(limits.rejoin_grace, limits.join_grace))
         except TimeoutError:
@@ -365,7 +363,7 @@ class Run:
                 score.accuracy,
             )
         self._report()
-        logger.info("results are in %s", self.folder.label)
+        logger.info("results are in %s", self.folder.label, extra={"event": status})
 
     def _sizes(self) -> list[int]:
         """List the numbers of clients that the data set was dealt to, in order."""

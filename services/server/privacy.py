@@ -205,8 +205,8 @@ class SamplePrivacy(_Accounts):
         for name, steps in self._planned.items():
             if steps.count == 0 and name not in self._told:
                 self._told.add(name)
-                logger.warning("%s takes no further part: %s", name, SPENT)
-                self._folder.add_event(number, "spent", name, SPENT)
+                line = f"{name} takes no further part: {SPENT}"
+                self._folder.add_event(number, "spent", name, SPENT, line=line)
         return [name for name in names if name in self._planned and self._planned[name].count > 0]
 
     def all_spent(self) -> bool:

@@ -21,7 +21,7 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
-from services import __version__, experiment, tables
+from services import __version__, experiment, logs, tables
 from services.errors import StorageError
 from services.paths import sweep, write_atomic
 from services.runs import LATEST, PLAN, SUMMARY
@@ -36,6 +36,7 @@ RECENT_EVENTS = 500
 """Events that are kept in memory beside `events.csv`, for who looks at a run that goes on."""
 
 logger = logging.getLogger("fed.server")
+quiet = logging.getLogger(logs.EVENTS)
 
 
 class Savable(Protocol):
@@ -121,11 +122,33 @@ class RunFolder:
         self.clients.extend(clients)
         self.measures.extend(measures)
 
-    def add_event(self, round_: int, event: str, client: str, detail: str = "") -> None:
+    def add_event(
+        self,
+        round_: int,
+        event: str,
+        client: str,
+        detail: str = "",
+        *,
+        line: str = "",
+        level: int = logging.WARNING,
+    ) -> None:
         """Add one line to `events.csv`: who joined, left, was dropped, and why; how the data set was dealt.
 
         One that can't be written is a warning: whoever joins or leaves is not to blame, and `keep` fails soon enough.
+
+        Args:
+            round_: the last that counts, or the one it is out of.
+            event: what happened, in a word.
+            client: to whom, or empty.
+            detail: why, or how.
+            line: how the log tells of it; empty where only the log's file and its lines for programs do.
+            level: of that line.
         """
+        about = {"round": round_, "event": event, "client": client or None}
+        if line:
+            logger.log(level, "%s", line, extra=about)
+        else:
+            quiet.info("%s", " ".join(filter(None, (event, client, detail))), extra=about)
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         row = (now, round_, event, client, detail)
         self.events.append(row)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import services
-from services import experiment
+from services import experiment, logs
 from services.errors import StorageError
 from services.experiment import Plan
 from services.server import results
@@ -155,6 +155,23 @@ def test_events_are_lines_that_are_there_at_once(tmp_path: Path) -> None:
     (row,) = table(folder.path / "events.csv")
     assert datetime.datetime.fromisoformat(row.pop("time")).tzinfo is not None
     assert row == {"round": "3", "event": "dropped", "client": "client_1", "detail": 'said "no", twice'}
+
+
+def test_the_log_tells_of_an_event_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Each event is one record that says what it is about: the line for a person, or one that only programs get."""
+    folder = RunFolder.create(tmp_path)
+    with caplog.at_level(logging.INFO):
+        folder.add_event(2, "joined", "client_0")
+        folder.add_event(3, "lost", "client_1", "connection lost", line="lost client_1: connection lost")
+        folder.add_event(3, "dealt", "", "1 clients", line="dealing to 1 clients", level=logging.INFO)
+    told = [(each.name, each.levelname, each.getMessage()) for each in caplog.records]
+    assert told == [
+        (logs.EVENTS, "INFO", "joined client_0"),
+        ("fed.server", "WARNING", "lost client_1: connection lost"),
+        ("fed.server", "INFO", "dealing to 1 clients"),
+    ]
+    about = [tuple(getattr(each, fact) for fact in ("round", "event", "client")) for each in caplog.records]
+    assert about == [(2, "joined", "client_0"), (3, "lost", "client_1"), (3, "dealt", None)]
 
 
 def test_a_run_folder_is_one_process_s(tmp_path: Path) -> None:

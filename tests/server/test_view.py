@@ -6,9 +6,13 @@ import asyncio
 import json
 from typing import Any
 
+import pytest
+
+from services import logs
 from services.paths import Paths
 from services.server.results import plain
 from tests.federation import Federation, plan, run
+from tests.support import logging_kept
 
 
 def test_a_run_is_seen_from_its_beginning_to_its_end(small: Paths) -> None:
@@ -86,6 +90,40 @@ def test_who_is_gone_and_who_missed_a_round_is_seen_with_the_reason(small: Paths
     assert seen[3]["clients"].keys() == {"client_0", "client_1"}
     rows = {row["client"]: row for row in federation.table("clients.csv") if row["round"] == "1"}
     assert rows["client_1"]["reason"] == "the disk is full"
+
+
+def test_lines_for_programs_tell_the_same(small: Paths, capfd: pytest.CaptureFixture[str]) -> None:
+    """Each event and each round is one JSON line that says its run, round and client, and so is the end."""
+    federation = Federation(small, plan(rounds=3), clients=3)
+
+    async def scene() -> None:
+        async with federation.server() as (_, server):
+
+            async def fail(number: int) -> str | None:
+                return "the disk is full" if number == 1 else None
+
+            async def leave(number: int) -> str | None:
+                if number == 2:
+                    leaver.cancel()
+                return None
+
+            leaver = federation.client(2, before_round=leave)
+            await asyncio.gather(server, federation.client(0), federation.client(1, before_round=fail))
+
+    with logging_kept():
+        logs.configure("server", form="json")
+        run(scene())
+        lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    told = [line for line in lines if line["event"] is not None]
+    assert {line["run"] for line in told} == {federation.summary["run_id"]}
+    rows = [(row["event"], int(row["round"]), row["client"] or None) for row in federation.table("events.csv")]
+    kinds = {kind for kind, _, _ in rows}
+    assert kinds == {"joined", "dealt", "dropped", "left"}
+    assert [(line["event"], line["round"], line["client"]) for line in told if line["event"] in kinds] == rows
+    others = [(line["event"], line["round"]) for line in told if line["event"] not in kinds]
+    assert others == [("round", 1), ("round", 2), ("round", 3), ("completed", 3)]
+    assert {line["level"] for line in told if line["event"] == "dropped"} == {"warning"}
+    assert {line["round"] for line in lines if line["message"].startswith("round 2: training")} == {2}
 
 
 def test_a_client_tells_how_far_it_is(small: Paths) -> None:
