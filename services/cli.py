@@ -179,6 +179,12 @@ def _add_experiments(add: Callable[..., _Parser], takers: list[_Parser]) -> None
     sweep.add_argument("--fresh", action="store_true", help="run those that are complete again")
     sweep.set_defaults(set=[])
 
+    status = add("status", _status, "Show the run that a server is at work on, live; end with it, and as it did.")
+    status.add_argument("--url", help=f"status page (default: http://127.0.0.1:{DEFAULTS.status_port}, by STATUS_PORT)")
+    once = status.add_mutually_exclusive_group()
+    once.add_argument("--once", action="store_true", help="show the state of the moment, and end")
+    once.add_argument("--json", action="store_true", help="print the state of the moment as JSON, and end")
+
     compare = add("compare", _compare, "Compare runs: print what differs and how they ended, and draw their curves.")
     compare.add_argument("runs", nargs="+", metavar="RUN", help="id or folder of a run, `latest`, or a sweep")
     compare.add_argument("--output", type=Path, metavar="PNG", help="picture to write (default: results/compare.png)")
@@ -354,6 +360,13 @@ def _sweep(options: argparse.Namespace, env: settings.Settings) -> None:
         sys.stdout.write(exc.table)
         raise
     sys.stdout.write(table)
+
+
+def _status(options: argparse.Namespace, env: settings.Settings) -> None:
+    from services.terminal import status
+
+    url = options.url or f"http://127.0.0.1:{env.status_port}"
+    status.run(url, once=options.once, as_json=options.json, form=env.log_format)
 
 
 def _compare(options: argparse.Namespace, env: settings.Settings) -> None:

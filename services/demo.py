@@ -14,15 +14,23 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from rich.text import Text
 
 from services import experiment
 from services.errors import FedError, StoppedError
 from services.paths import CA_CERTIFICATE, SERVER_CERTIFICATE, SERVER_KEY, Paths
+from services.terminal import feed, live
+from services.terminal.picture import Picture
 
 CLIENT_PATIENCE = 30.0
 """Seconds that clients have to end once the server has."""
+
+START = 600.0
+"""Seconds that data, identities and the server's imports may take before anything of the run can be shown."""
 
 logger = logging.getLogger("fed.demo")
 
@@ -92,7 +100,20 @@ def run(
         }
         if fresh is not None:
             env["FRESH"] = str(int(fresh))
-        _federate(env, clients, Paths(root))
+        with live.board() as board:
+            if board is not None and page:
+                threading.Thread(target=_show, args=(board, f"http://127.0.0.1:{page}"), daemon=True).start()
+            _federate(env, clients, Paths(root))
+
+
+def _show(board: live.Board, url: str) -> None:
+    """Show on this terminal how the run stands, from before its server is there until it is gone."""
+    board.show(Text("setting up …", "dim"))
+    state: feed.State = {}
+    with contextlib.suppress(FedError):
+        for news in feed.lasting(url, first=START):
+            state = state if isinstance(news, str) else news
+            board.show(Picture(state, news if isinstance(news, str) else ""))
 
 
 def _federate(env: Mapping[str, str], clients: int, paths: Paths) -> None:

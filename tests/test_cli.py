@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -22,6 +23,7 @@ import services.predict
 import services.report.main
 import services.server.main
 import services.sweep
+import services.terminal.status
 from services import cli, experiment, settings
 from services.client.main import ClientOptions
 from services.errors import DataError, QuorumError, RefusedError, StoppedError
@@ -31,7 +33,9 @@ from services.server.main import ServerOptions
 from services.settings import Settings
 from tests.support import REPOSITORY, logging_kept
 
-COMMANDS = ("init", "data", "certs", "server", "client", "demo", "check", "sweep", "compare", "report", "predict")
+COMMANDS = (
+    "init", "data", "certs", "server", "client", "demo", "check", "sweep", "status", "compare", "report", "predict",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -138,7 +142,7 @@ def test_the_module_is_the_command() -> None:
             ["serve"],
             (
                 "fed: error: argument COMMAND: invalid choice: 'serve' (choose from 'init', 'data', 'certs', 'server',"
-                " 'client', 'demo', 'check', 'sweep', 'compare', 'report', 'predict'); see `fed --help`"
+                " 'client', 'demo', 'check', 'sweep', 'status', 'compare', 'report', 'predict'); see `fed --help`"
             ),
         ),
         (["check", "--fast"], "fed: error: unrecognized arguments: --fast; see `fed --help`"),
@@ -286,8 +290,6 @@ def test_a_reader_that_goes_away_is_no_bug(here: Path) -> None:
     assert (result.returncode, result.stderr) == (1, "")
 
 
-# -- check ------------------------------------------------------------------------------------------------------------
-
 def test_errors_have_the_form_of_the_lines(
     server: Recorder, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -321,6 +323,8 @@ def test_a_format_of_lines_that_is_none_is_a_mistake(
     )
     assert server.args == ()
 
+
+# -- check ------------------------------------------------------------------------------------------------------------
 
 
 def test_check_prints_a_plan_that_reads_back(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -427,9 +431,9 @@ def test_server_takes_what_run_server_takes(server: Recorder) -> None:
         test=Path("data/test"),
         denylist=Path("certs/denylist"),
         results=Path("results"),
+        linger=600.0,
     )
 
-        linger=600.0,
 
 def test_server_takes_its_flags(server: Recorder) -> None:
     """Each flag of `fed server` reaches the server; the CA stands beside the certificate unless told otherwise."""
@@ -577,10 +581,6 @@ def test_sweep_takes_a_file_and_values(
     assert err == ("fed sweep: error: 1 of 2 runs failed; see their lines above; the same command runs them again\n")
 
 
-def test_compare_takes_runs(here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    """`fed compare` hands on the runs, the folder they are in and the picture to write, and prints the table."""
-def test_compare_takes_runs(here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    """`fed compare` hands on the runs, the folder they are in and the picture to write, and prints the table."""
 def test_status_takes_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
     """`fed status` asks this machine's page, on STATUS_PORT, unless told otherwise; and how it is to tell."""
     recorder = Recorder()
@@ -598,6 +598,8 @@ def test_status_takes_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
     assert recorder.kwargs == told | {"as_json": True, "form": "json"}
 
 
+def test_compare_takes_runs(here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """`fed compare` hands on the runs, the folder they are in and the picture to write, and prints the table."""
     recorder = Recorder()
     recorder.answer = "the table\n"
     monkeypatch.setattr(services.compare, "run", recorder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,8 @@ from services.demo import DemoError
 from services.errors import StoppedError
 from services.experiment import Plan
 from services.paths import Paths
-from tests.support import RAW
+from tests.support import RAW, deadline
+from tests.terminal.stage import Screen, surroundings
 
 SLEEP = "import time; time.sleep(600)"
 
@@ -191,3 +193,74 @@ def test_a_signal_ends_everybody(
     assert stage.codes == [*ended[:position], ("init" if position == 0 else "client", 3)]
     assert list((tmp_path / "tmp").iterdir()) == []
     assert [signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)] == before
+
+
+SERVER = """
+import asyncio, os, sys
+from services.server.status import StatusServer
+from tests.server.page.test_render import state
+
+async def serve():
+    told = state(phase="gathering")
+    server = StatusServer("127.0.0.1", int(os.environ["STATUS_PORT"]), lambda: told)
+    server.start()
+    await asyncio.to_thread(print, "06:40:16 server: listening", file=sys.stderr)
+    for phase in ("training", "evaluating", "completed"):
+        await asyncio.to_thread(sys.stdin.readline)
+        told |= {"phase": phase}
+        print(f"06:40:17 server: {phase}", file=sys.stderr)
+    await server.close()
+
+asyncio.run(serve())
+"""
+"""Stands for the server: its page tells of a run that goes on with each line that is typed."""
+
+DEMO = """
+import os, subprocess, sys
+from pathlib import Path
+from services import demo, logs
+from services.experiment import Plan
+from services.paths import Paths
+
+MADE = "import os, sys; os.write(2, f'06:40:15 {sys.argv[1]}: made\\\\n'.encode())"
+
+def start(env, *words):
+    command = [sys.executable, "-c", sys.argv[2] if words[0] == "server" else MADE, words[0]]
+    return subprocess.Popen(command, env=os.environ | dict(env), start_new_session=True)
+
+logs.configure("demo")
+demo._start = start
+demo.run(Plan(), 2, Paths(Path(sys.argv[1])), Path("models"), status_port=demo._free_port())
+"""
+
+
+def test_a_terminal_shows_the_run_below_the_lines(paths: Paths) -> None:
+    """On a terminal the state of the run stands below everybody's lines, and goes with its end; lines stay."""
+    with Screen([sys.executable, "-c", DEMO, str(paths.root), SERVER]) as screen:
+        text = screen.until("Waiting for clients", "server: listening", "client: made", "2 clients are at work")
+        assert text.index("server: listening") < text.index("Waiting for clients") < text.index("client_0")
+        for phase, words in (("training", "Training · round 2 of 5"), ("evaluating", "Evaluating · round 2 of 5")):
+            screen.type("\n")
+            text = screen.until(f"server: {phase}", words)
+            assert text.count("rounds ") == 1
+        screen.type("\n")
+        assert screen.end() == 0
+        lines = screen.text.splitlines()
+        assert lines[-1] == "06:40:17 server: completed"
+        assert [line for line in lines if not re.match(r"\d\d:\d\d:\d\d \w+: ", line)] == []
+
+
+def test_a_pipe_gets_the_lines_as_they_are(paths: Paths) -> None:
+    """In a pipe there is nothing but everybody's lines."""
+    server = "import sys; print('06:40:16 server: done', file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", DEMO, str(paths.root), server],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=surroundings(FORCE_COLOR="1"),
+        timeout=deadline(60),
+    )
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert [line for line in lines if not re.fullmatch(r"\d\d:\d\d:\d\d \w+: [^\x1b]*", line)] == []

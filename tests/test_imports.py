@@ -33,6 +33,7 @@ RANKS = {
     "runs": 3,
     "transport": 3,
     "report": 4,
+    "terminal": 4,
     "init": 5,
     "server": 5,
     "client": 5,

@@ -41,6 +41,7 @@ BESIDE = {
     "test_imports.py": "the rule of imports",
     "test_map.py": "this",
     "test_registry.py": "services/experiment against declearn's registries",
+    "terminal/test_roles.py": "the views of init, server and client, beside one another",
     "transport/test_endpoints.py": "transport/client.py and transport/server.py",
 }
 """Test files that are named after no source file, and what they test."""

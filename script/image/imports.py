@@ -22,12 +22,13 @@ MODULES = """
     declearn.aggregator declearn.communication.websockets declearn.dataset.examples declearn.dataset.tensorflow
     declearn.dataset.utils declearn.main declearn.metrics declearn.model.sklearn declearn.model.tensorflow
     declearn.optimizer.modules declearn.optimizer.regularizers declearn.optimizer.schedulers declearn.quickrun
-    declearn.secagg.joye_libert declearn.secagg.masking declearn.training declearn.utils
-    jinja2 keras matplotlib.backends.backend_agg matplotlib.backends.backend_svg matplotlib.pyplot msgpack numpy pandas
+    declearn.secagg.joye_libert declearn.secagg.masking declearn.training declearn.utils jinja2 keras
+    matplotlib.backends.backend_agg matplotlib.backends.backend_svg matplotlib.pyplot msgpack numpy pandas
     pydantic.dataclasses pydantic.fields pydantic.main pydantic.networks pydantic.type_adapter pydantic.types
-    sklearn.metrics starlette.applications starlette.responses starlette.routing starlette.staticfiles tensorflow
-    uvicorn.lifespan.on uvicorn.loops.asyncio uvicorn.protocols.http.auto uvicorn.protocols.http.h11_impl
-    uvicorn.protocols.websockets.auto websockets.legacy.client websockets.legacy.server yaml
+    rich.live rich.progress sklearn.metrics starlette.applications starlette.responses starlette.routing
+    starlette.staticfiles tensorflow uvicorn.lifespan.on uvicorn.loops.asyncio uvicorn.protocols.http.auto
+    uvicorn.protocols.http.h11_impl uvicorn.protocols.websockets.auto websockets.legacy.client
+    websockets.legacy.server yaml
 """
 
 

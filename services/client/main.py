@@ -16,6 +16,8 @@ from services.errors import UsageError
 from services.paths import secagg_key
 from services.readers.folder import load_site
 from services.signals import until_stopped
+from services.terminal import live
+from services.terminal.picture import ClientPicture
 from services.transport import tls
 from services.transport.client import ClientEndpoint
 
@@ -80,17 +82,20 @@ def run(options: ClientOptions) -> None:
             liveness_timeout=options.liveness_timeout,
         )
         deal = functools.partial(shards.load_shard, options.shards) if own is None else None
+        logs.about(client=name)
         logger.info("%s looks for %s", name, options.server_uri)
 
-        logs.about(client=name)
-        async def take_part() -> None:
+        async def take_part(board: live.Board | None) -> None:
             # a declearn client may only be made inside the event loop that it runs in
             session = Session(
                 endpoint, shard=own, deal=deal, server_grace=options.server_grace, keys=keys, folder=options.own_data
             )
+            if board is not None:
+                board.show(ClientPicture(name, session.look))
             await until_stopped(session.async_run())
 
-        asyncio.run(take_part())
+        with live.board() as board:
+            asyncio.run(take_part(board))
     finally:
         if lock is not None:
             lock.close()

@@ -8,9 +8,10 @@ a thread, so that pings are answered and a signal or a lost connection ends a ro
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import zlib
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -23,7 +24,7 @@ from declearn.secagg.api import SecaggSetupQuery
 from declearn.secagg.utils import IdentityKeys
 from declearn.utils.serialize import msgpack_deserialize, msgpack_serialize
 
-from services import engine
+from services import engine, logs
 from services.accounting import Steps
 from services.client import secagg
 from services.client.dataset import check_fit, datasets, nothing
@@ -96,6 +97,14 @@ class Session(FederatedClient):
         self._grouping: Grouping | None = None
         self._init_request = b""
         self._round_start: tuple[int, dict[str, Any]] = (0, {})
+        self._at: tuple[str, int] = ("looking for the server", 0)
+
+    def look(self) -> tuple[str, int, tuple[int, int]]:
+        """Tell what this client is at, in which round (0 before the first), and its steps, taken and in all.
+
+        May be called from any thread.
+        """
+        return (*self._at, (0, 0) if self.trainmanager is None else self.trainmanager.progress)
 
     async def async_run(self) -> None:
         """Take part until the server says that training is over.
@@ -115,10 +124,12 @@ class Session(FederatedClient):
                     raise
                 joined = True
                 self.netwk.timeout = self._server_grace
+                self._at = ("waiting for the server", self._at[1])
                 logger.info("joined the federation as %s", self.netwk.name)
                 try:
                     await self._attend()
                 except ConnectionLostError as exc:
+                    self._at = ("looking for the server", self._at[1])
                     logger.warning("%s; connecting again", exc.found)
                     await self.netwk.stop()
                 except DismissedError as exc:
@@ -261,16 +272,17 @@ class Session(FederatedClient):
     async def training_round(self, message: messaging.TrainRequest) -> None:
         """Replace upstream's, which trains inside the event loop."""
         manager = self._manager()
-        logger.info("round %d: training", message.round_i)
+        logger.info("round %d: training", message.round_i, extra={"round": message.round_i})
         if message.round_i == self._round_start[0]:
             # that round is run again, since it did not count: so does what this client's optimizer learned in it
             manager.optim.set_state(self._round_start[1])
         self._round_start = (message.round_i, manager.optim.get_state())
         if self._seed is not None:
             manager.reseed(zlib.crc32(f"{self._seed} {message.round_i}".encode()))
-        reply = await self._work(
-            lambda: self._protected(manager.training_round(message), secagg_messaging.SecaggTrainReply)
-        )
+        with self._busy("training", message.round_i):
+            reply = await self._work(
+                lambda: self._protected(manager.training_round(message), secagg_messaging.SecaggTrainReply)
+            )
         manager.model.collect_training_losses()  # reading empties the list, which would grow by one entry a step
         await self.netwk.send_message(reply)
 
@@ -286,7 +298,8 @@ class Session(FederatedClient):
                     reply.metrics.clear()
             return self._protected(reply, secagg_messaging.SecaggEvaluationReply)
 
-        reply = await self._work(work)
+        with self._busy("evaluating", message.round_i):
+            reply = await self._work(work)
         await self.netwk.send_message(reply)
 
     async def stop_training(self, message: messaging.StopTraining) -> None:
@@ -372,6 +385,16 @@ class Session(FederatedClient):
         if self.trainmanager is None:
             raise TrainingError("the server asked for a round before it sent a model")
         return self.trainmanager
+
+    @contextlib.contextmanager
+    def _busy(self, doing: str, round_: int) -> Iterator[None]:
+        """Let those who look on know what goes on meanwhile, and the log's lines what they are about."""
+        logs.about(round=round_)
+        self._at = (doing, round_)
+        try:
+            yield
+        finally:
+            self._at = ("waiting for the server", round_)
 
     async def _work(self, call: Callable[[], T], end: Callable[[], None] | None = None) -> T:
         """Run `call` in a thread; when the connection goes, or this client is told to stop, end it within a step.

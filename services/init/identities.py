@@ -42,6 +42,7 @@ from services.paths import (
     client_key,
     write_atomic,
 )
+from services.terminal.progress import counted
 
 logger = logging.getLogger("fed.init")
 
@@ -157,7 +158,7 @@ def ensure(
         # The bundle goes first: a crash then leaves it with a CA too many, never with a certificate nobody trusts.
         for folder in dict.fromkeys((server_folder, client_folder)):
             _write_bundle(folder / CA_CERTIFICATE, signers)
-        for identity in wanted:
+        for identity in counted(wanted, "issuing identities"):
             if authority and identity.name in faults and not _issue(identity, authority, now, days):
                 held[identity.name] = faults.pop(identity.name)
         kept = tuple(identity for identity in wanted if identity.name not in faults and identity.name not in held)

@@ -34,6 +34,7 @@ from services.shards import (
     read_labels,
     read_manifest,
 )
+from services.terminal.progress import counted, working
 
 # What a results folder may hold: runs, the link to the newest, and what keeps a folder in version control.
 _RESULT = re.compile(r"\d{8}-\d{6}(-\d+)?|latest|sweeps|compare\.png|\.latest\.\d+|\.git(ignore|keep)")
@@ -87,9 +88,10 @@ def prepare(clients: int, max_clients: int, plan: Plan, paths: Paths) -> Manifes
     with exclusive(paths.shards), exclusive(paths.test):
         kept = _read_kept(paths.shards, origin, recipe)
         files = dict(kept.files) if kept else {}
-        train_kept = _are_kept(paths.shards, (TRAIN_IMAGES, TRAIN_LABELS), files)
-        test_kept = _are_kept(paths.test, (TEST_IMAGES, TEST_LABELS), files)
-        data = None if kept and train_kept and test_kept else origin.load()
+        with working(f"checking the data set {origin.name}"):
+            train_kept = _are_kept(paths.shards, (TRAIN_IMAGES, TRAIN_LABELS), files)
+            test_kept = _are_kept(paths.test, (TEST_IMAGES, TEST_LABELS), files)
+            data = None if kept and train_kept and test_kept else origin.load()
         labels = data.train_labels if data else read_labels(paths.shards)
         content: dataset.Content | Manifest | None = data or kept
         assert content is not None  # noqa: S101 - what is not kept is loaded
@@ -97,17 +99,27 @@ def prepare(clients: int, max_clients: int, plan: Plan, paths: Paths) -> Manifes
         shards.check_size(clients, recipe.scheme, classes)
 
         listed = kept.cuts if kept else {}
-        cuts = {size: cut for size, cut in listed.items() if shards.is_kept(paths.shards, size, cut, labels, classes)}
+        cuts = {
+            size: listed[size]
+            for size in counted(listed, "checking what was dealt, for each number of clients")
+            if shards.is_kept(paths.shards, size, listed[size], labels, classes)
+        }
         sizes = {*shards.sizes(max(clients, max_clients), recipe.scheme, classes), *listed}
-        dealt = {size: shards.deal(labels, size, recipe) for size in sorted(sizes - cuts.keys())}
+        missing = sorted(sizes - cuts.keys())
+        dealt = {
+            size: shards.deal(labels, size, recipe)
+            for size in counted(missing, "dealing the data set, to each number of clients")
+        }
         cuts |= {size: shards.describe(labels, seats, classes) for size, seats in dealt.items()}
         shards.check_usable(clients, cuts[clients], recipe)
         shards.check_batch(clients, cuts[clients], plan.train.batch_size)
 
         if data and not train_kept:
-            files |= dataset.write_train(data, paths.shards)
+            with working("writing the training images"):
+                files |= dataset.write_train(data, paths.shards)
         if data and not test_kept:
-            files |= dataset.write_test(data, paths.test)
+            with working("writing the test images"):
+                files |= dataset.write_test(data, paths.test)
         count = f"{len(labels):,} + {count_test(paths.test):,}"
         logger.info("data set %s: %s images %s", origin.name, count, "written" if data else "kept")
         shards.write(paths.shards, dealt)
@@ -267,7 +279,8 @@ def _draw(manifest: Manifest, size: int, paths: Paths) -> None:
     """Draw who holds what in a federation of `size`, unless that picture is there."""
     path = _picture(paths, size)
     if not path.exists():
-        write_atomic(path, distribution.draw(manifest.cuts[size].seats, manifest.classes))
+        with working("drawing who holds what"):
+            write_atomic(path, distribution.draw(manifest.cuts[size].seats, manifest.classes))
 
 
 def _log_seats(cut: Cut) -> None:

@@ -21,6 +21,7 @@ from services.errors import DataError, UsageError
 from services.experiment import Scheme
 from services.paths import writing
 from services.shards import Cut, Seat, index_file, load_indices
+from services.terminal.progress import counted
 
 Indices = NDArray[np.uint32]
 Deal = Sequence[tuple[Indices, Indices]]
@@ -184,7 +185,7 @@ def write(folder: Path, dealt: Mapping[int, Deal]) -> None:
     Raises:
         StorageError: the folder can't be written.
     """
-    for size, seats in dealt.items():
-        for seat, (train, valid) in enumerate(seats):
+    for size in counted(dealt, "writing index sets, for each number of clients"):
+        for seat, (train, valid) in enumerate(dealt[size]):
             with writing(index_file(folder, size, seat)) as file:
                 np.savez(file, train=train, valid=valid)

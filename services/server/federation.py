@@ -192,7 +192,6 @@ class Federation(FederatedServer):
                 )
         logs.about(round=self.round)
         await self._measure_last()
-        self.phase = "completed"
 
     def _is_enough(self) -> bool:
         """Tell whether the run ends before its last round, as the plan says; `reason` then tells why."""
@@ -496,8 +495,8 @@ class Federation(FederatedServer):
             loss,
             accuracy,
             score.accuracy,
-            extra={"round": round_.round, "event": "round"},
             "" if round_.epsilon is None else f", epsilon {round_.epsilon:.2f}",
+            extra={"round": round_.round, "event": "round"},
         )
 
     def _summarise(self, evaluated: dict[str, messaging.EvaluationReply]) -> tuple[float, float]:

@@ -25,12 +25,14 @@ from services.experiment import Plan
 from services.report import findings
 from services.runs import LATEST, SUMMARY
 from services.server import checkpoint, engines
-from services.server.results import MODEL_SOURCE, RunFolder, versions
+from services.server.results import MODEL_SOURCE, RunFolder, plain, versions
 from services.server.status import StatusServer
 from services.server.trust import Trust
 from services.server.view import View
 from services.signals import until_stopped
 from services.source import Source, read
+from services.terminal import live
+from services.terminal.picture import Picture
 from services.transport.server import FAREWELL_TIMEOUT, ServerEndpoint
 
 if TYPE_CHECKING:
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
 
 UNFINISHED = ("running", "stopped")
 """Status in `summary.json` of a run that can be resumed; one that is `running` although nobody holds it has died."""
+
+LOOK = 1.0
+"""Seconds between two looks at a run that is shown on the server's own terminal."""
 
 logger = logging.getLogger("fed.server")
 
@@ -97,7 +102,7 @@ def run(plan: Plan, options: ServerOptions) -> None:
     folder, resumed = open_folder(plan, options.results, source, fresh=options.fresh)
     logs.to_file(folder.path / "server.log")
 
-    async def serve() -> None:
+    async def serve(board: live.Board | None) -> None:
         endpoint = ServerEndpoint(
             options.host,
             options.port,
@@ -105,16 +110,28 @@ def run(plan: Plan, options: ServerOptions) -> None:
             liveness_timeout=options.liveness_timeout,
             denied=lambda: trust.denied,
         )
-        watch = asyncio.create_task(trust.watch(endpoint.enforce_denials))
+        run = Run(plan, options, manifest, endpoint, folder, source, resumed=resumed)
+        beside = [asyncio.create_task(trust.watch(endpoint.enforce_denials))]
+        if board is not None:
+            beside.append(asyncio.create_task(_show(run.view, board)))
         try:
-            await until_stopped(Run(plan, options, manifest, endpoint, folder, source, resumed=resumed).serve())
+            await until_stopped(run.serve())
         finally:
-            watch.cancel()
+            for task in beside:
+                task.cancel()
 
     try:
-        asyncio.run(serve())
+        with live.board() as board:
+            asyncio.run(serve(board))
     finally:
         folder.close()
+
+
+async def _show(view: View, board: live.Board) -> None:
+    """Show on this terminal how the run stands. Never returns."""
+    while True:
+        board.show(Picture(plain(view.snapshot())))
+        await asyncio.sleep(LOOK)
 
 
 def open_folder(plan: Plan, results: Path, source: Source | None = None, *, fresh: bool) -> tuple[RunFolder, bool]:
@@ -192,6 +209,7 @@ class Run:
 
     async def serve(self) -> None:
         """Listen, gather clients while the model's framework is imported, train, and write results whatever happens."""
+        logs.about(run=self.folder.run_id)
         if not self.resumed:
             self.folder.write_plan(self.plan, self.source)
             self._write_summary("running", "")
@@ -209,7 +227,6 @@ class Run:
                 await self._give_up("stopped", "stopped by a signal")
                 raise
             except FedError as exc:
-        logs.about(run=self.folder.run_id)
                 await self._give_up("stopped" if isinstance(exc, QuorumError | StorageError) else "failed", str(exc))
                 raise
             except BaseException as exc:
@@ -353,7 +370,8 @@ class Run:
             if deals:
                 self.folder.write(distribution.TABLE, distribution.dump(deals, self.manifest.classes))
         self._write_summary(status, reason, score)
-        self.view.outcome, self.view.score = (status, reason), score
+        # in this order: who looks on takes what is told of a run that is over for the last word
+        self.view.score, self.view.outcome = score, (status, reason)
         if score is not None and status == "completed":
             logger.info(
                 "completed %d rounds in %.0f s with %d clients: test accuracy %.4f",

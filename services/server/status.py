@@ -81,6 +81,7 @@ class StatusServer:
         self._asked = -math.inf
         self._renderer = Renderer()
         self._feed = Feed(lambda: self._renderer.regions(plain(self._snapshot())))
+        self._states = Feed(lambda: plain(self._snapshot()), "state")
         self._socket = _listen(host, port)
         app = Starlette(
             routes=[
@@ -90,6 +91,7 @@ class StatusServer:
                 Route("/metrics", self._metrics),
                 Route("/predict", self._answer, methods=["POST"]),
                 Route("/status", self._status),
+                Route("/status/stream", self._stream),
                 Mount("/static", StaticFiles(packages=[("services.server.page", "static")])),
             ]
         )
@@ -121,7 +123,7 @@ class StatusServer:
 
     async def close(self) -> None:
         """Show readers the last state, end serving, and wait until the port is free."""
-        await self._feed.close()
+        await asyncio.gather(self._feed.close(), self._states.close())
         self._server.should_exit = True
         if self._task is not None:
             await self._task
@@ -131,9 +133,15 @@ class StatusServer:
         return HTMLResponse(self._renderer.page(plain(self._snapshot())))
 
     async def _events(self, _: Request) -> Response:
-        if self._feed.readers >= MOST_READERS:
+        return self._listen_to(self._feed)
+
+    async def _stream(self, _: Request) -> Response:
+        return self._listen_to(self._states)
+
+    def _listen_to(self, feed: Feed) -> Response:
+        if self._feed.readers + self._states.readers >= MOST_READERS:
             return PlainTextResponse("too many pages are open\n", 503)
-        return StreamingResponse(self._feed.stream(), media_type="text/event-stream")
+        return StreamingResponse(feed.stream(), media_type="text/event-stream")
 
     async def _healthz(self, _: Request) -> Response:
         healthy = bool(self._snapshot()["healthy"])

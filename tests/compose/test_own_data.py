@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,32 @@ def test_own_data_train_to_the_end(make_stack: Maker, mnist: dataset.Dataset, tm
     assert summary["test_accuracy"] > 0.4
     assert "data set own: 900 + 100 images written" in stack.log("init")
     stack.check_history(2)
+
+
+def test_what_goes_on_is_told_to_people_and_to_programs(
+    make_stack: Maker, mnist: dataset.Dataset, tmp_path: Path
+) -> None:
+    """`fed status` in a container shows the run; with LOG_FORMAT=json each line of each role is an object."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    _arrays(folder, mnist.train_images[:1000], mnist.train_labels[:1000])
+    plan = PLAN | {"rounds": 200}
+    stack = make_stack(plan, DATA=folder, CLIENTS=2, MAX_CLIENTS=2, LOG_FORMAT="json")
+    stack.up()
+    stack.until_round(1)
+    shown = stack.compose("exec", "--no-TTY", "server", "fed", "status", "--once").stdout
+    assert re.search(r"^rounds .*/200$", shown, re.MULTILINE)
+    assert re.findall(r"^(client_\d) ", shown, re.MULTILINE) == ["client_0", "client_1"]
+    stack.compose("stop", "server")
+    lines = {role: [json.loads(line) for line in stack.log(role).splitlines()] for role in ("init", "server", "client")}
+    assert all({line["role"] for line in told} == {role} for role, told in lines.items())
+    run_id = stack.summary["run_id"]
+    rounds = [(line["run"], line["round"]) for line in lines["server"] if line["event"] == "round"]
+    assert rounds == [(run_id, number + 1) for number in range(stack.rounds)]
+    assert {line["client"] for line in lines["server"] if line["event"] == "joined"} == {"client_0", "client_1"}
+    assert {line["client"] for line in lines["client"]} == {"client_0", "client_1"}
+    last = lines["server"][-1]
+    assert (last["level"], last["run"], last["message"]) == ("warning", run_id, "stopped by SIGTERM")
 
 
 def test_a_folder_that_cannot_be_trained_on_starts_nothing(

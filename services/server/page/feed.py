@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, Callable
+from typing import Any
 
 PERIOD = 1.0
 """Seconds between two states."""
@@ -25,16 +26,18 @@ class Feed:
     """Tells readers of the page what has changed.
 
     Args:
-        render: gives each region's HTML by its name.
+        render: gives each region's HTML by its name; or any values, as long as JSON has words for them.
+        kind: name of the events that tell them.
 
     Attributes:
         readers: number of those that listen.
     """
 
-    def __init__(self, render: Callable[[], dict[str, str]]) -> None:
+    def __init__(self, render: Callable[[], dict[str, Any]], kind: str = "regions") -> None:
         self.readers = 0
         self._render = render
-        self._regions: dict[str, str] = {}
+        self._kind = kind
+        self._regions: dict[str, Any] = {}
         self._changed = asyncio.Event()
         self._unwatched = asyncio.Event()
         self._closed = False
@@ -43,17 +46,17 @@ class Feed:
     async def stream(self) -> AsyncGenerator[str]:
         """Yield events until the feed is closed or the reader is gone."""
         self.readers += 1
-        told: dict[str, str] = {}
+        told: dict[str, Any] = {}
         try:
             self._begin()
             yield "retry: 2000\n\n"
             while True:
                 # taken before the look, so that a change while an event is on its way is not missed
                 changed = self._changed
-                news = {name: html for name, html in self._regions.items() if told.get(name) != html}
+                news = {name: html for name, html in self._regions.items() if name not in told or told[name] != html}
                 if news:
                     told |= news
-                    yield f"event: regions\ndata: {json.dumps(news)}\n\n"
+                    yield f"event: {self._kind}\ndata: {json.dumps(news)}\n\n"
                 elif self._closed:
                     yield "event: over\ndata: {}\n\n"
                     return

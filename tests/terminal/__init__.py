@@ -1,0 +1,1 @@
+"""The live view and plain lines, without and with a pseudo-terminal."""
