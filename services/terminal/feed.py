@@ -26,10 +26,10 @@ PATIENCE = 30.0
 PAUSE = 1.0
 """Seconds between two looks for it."""
 
-KEYS = set(
-    "run_id phase reason round rounds_planned seconds seconds_left loss accuracy test_accuracy clients_wanted clients"
-    " gone history events refusals privacy".split()
-)
+KEYS = {
+    *("run_id", "phase", "reason", "round", "rounds_planned", "seconds", "seconds_left", "privacy"),
+    *("loss", "accuracy", "test_accuracy", "clients_wanted", "clients", "gone", "history", "events", "refusals"),
+}
 """What a state has at least: all that is shown of it."""
 
 # an address of this machine, or of a tunnel, is never reached through a proxy

@@ -126,18 +126,41 @@ def test_a_stuck_reader_delays_nobody() -> None:
     serve(snapshot, scene)
 
 
-def test_pages_are_limited_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More open pages than allowed are told so."""
+@pytest.mark.parametrize(("path", "kind"), [("/events", "regions"), ("/status/stream", "state")])
+def test_pages_are_limited_in_number(monkeypatch: pytest.MonkeyPatch, path: str, kind: str) -> None:
+    """More open pages and terminals than allowed are told so."""
     monkeypatch.setattr("services.server.status.MOST_READERS", 1)
 
     async def scene(port: int) -> None:
         reader, writer = await asyncio.open_connection("localhost", port)
-        writer.write(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        await reader.readuntil(b"event: regions")
-        assert (await get(port, "/events"))[0] == 503
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        await reader.readuntil(f"event: {kind}".encode())
+        assert (await get(port, "/events"))[0] == (await get(port, "/status/stream"))[0] == 503
         writer.close()
 
     serve(state, scene)
+
+
+def test_terminals_see_the_last_state_and_keep_no_server() -> None:
+    """Who listens to the state is told the last one, and that it is; only open pages count for the server's end."""
+    told = state()
+
+    async def main() -> str:
+        status = StatusServer("localhost", 0, lambda: dict(told))
+        status.start()
+        reader, writer = await asyncio.open_connection("localhost", status._socket.getsockname()[1])
+        writer.write(b"GET /status/stream HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        await reader.readuntil(b"event: state")
+        assert status.readers == 0
+        told["phase"] = "completed"
+        await status.close()
+        text = (await reader.read()).decode()
+        writer.close()
+        return text
+
+    text = asyncio.run(asyncio.wait_for(main(), deadline(30)))
+    events = [line for line in text.splitlines() if line.startswith(("event: ", "data: "))]
+    assert events[-4:] == ["event: state", 'data: {"phase": "completed"}', "event: over", "data: {}"]
 
 
 def test_the_page_and_what_it_needs_are_served() -> None:

@@ -45,6 +45,21 @@ def test_a_reader_is_told_everything_at_first_and_then_what_changed() -> None:
     asyncio.run(asyncio.wait_for(scene(), deadline(10)))
 
 
+def test_values_are_told_like_regions() -> None:
+    """What is told may be any values, under a name of their own, and a value that becomes nothing is a change."""
+    values: dict[str, object] = {"round": 1, "clients": {"a": None}, "reason": None}
+
+    async def scene() -> None:
+        stream = Feed(lambda: dict(values), "state").stream()
+        assert await anext(stream) == "retry: 2000\n\n"
+        assert await anext(stream) == f"event: state\ndata: {json.dumps(values)}\n\n"
+        values["round"] = None
+        assert await anext(stream) == 'event: state\ndata: {"round": null}\n\n'
+        await stream.aclose()
+
+    asyncio.run(asyncio.wait_for(scene(), deadline(10)))
+
+
 def test_all_readers_share_what_is_rendered_and_nobody_costs_nothing() -> None:
     """Twenty readers make the server render no more often than one; without any it does not render at all."""
     rendered = 0
