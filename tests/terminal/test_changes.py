@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.server.results import HISTORY_COLUMNS
+from services.tables import HISTORY_COLUMNS
 from services.terminal.changes import Change, between, summary
 from services.wording import NONE
 from tests.server.page.test_render import state

@@ -9,7 +9,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
-from services.server.results import HISTORY_COLUMNS
+from services.tables import HISTORY_COLUMNS
 from services.terminal.picture import MOST_EVENTS, ClientPicture, Picture
 from services.wording import NONE, clock
 from tests.server.page.test_render import CLIENT, state

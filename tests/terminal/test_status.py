@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from services.errors import NetworkError, StoppedError, TrainingError, UsageError
-from services.server.results import HISTORY_COLUMNS
+from services.tables import HISTORY_COLUMNS
 from services.terminal import status
 from tests.server.page.test_render import CLIENT
 from tests.support import deadline
