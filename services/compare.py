@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from services import tables
+from services.experiment.flat import flat, told
 from services.paths import write_atomic
 from services.runs import SUMMARY, find
 
@@ -37,7 +38,7 @@ class Run:
     @property
     def settings(self) -> dict[str, str]:
         """The values of its plan, by dotted key, as a person would write them."""
-        return dict(_flat(self.summary.get("experiment") or {}))
+        return {key: told(value) for key, value in flat(self.summary.get("experiment") or {})}
 
     @property
     def figures(self) -> dict[str, str]:
@@ -171,29 +172,3 @@ def _shortest(keys: Sequence[str]) -> list[str]:
         unique = (tail for tail in tails if sum(f".{other}".endswith(f".{tail}") for other in keys) == 1)
         shortened.append(next(unique, key))
     return shortened
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in content.items():
-        if isinstance(value, dict) and not _is_plugin(value):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, _told(value)
-
-
-def _is_plugin(value: Any) -> bool:
-    return isinstance(value, dict) and value.keys() == {"name", "parameters"}
-
-
-def _told(value: Any) -> str:
-    """Write a value of a plan in short: a plug-in as its name with what it is given."""
-    if _is_plugin(value):
-        given = ", ".join(f"{key}={_told(each)}" for key, each in value["parameters"].items())
-        return f"{value['name']}({given})" if given else str(value["name"])
-    if isinstance(value, list):
-        return f"[{', '.join(map(_told, value))}]"
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{key}: {_told(each)}' for key, each in value.items())}}}"
-    if isinstance(value, float):
-        return f"{value:g}"
-    return value if isinstance(value, str) else json.dumps(value)

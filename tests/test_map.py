@@ -16,6 +16,7 @@ ELSEWHERE = {
     "experiment/algorithm.py": "tests/experiment/test_plugins.py: it is its plug-ins that must be declearn's",
     "experiment/base.py": "tests/experiment/test_files.py: what sections are made of shows in what they refuse",
     "experiment/data.py": "tests/experiment/test_files.py: a section is tested as a part of a file",
+    "experiment/flat.py": "tests/test_compare.py: a plan's cells are those of a table of runs",
     "experiment/mistakes.py": "tests/experiment/test_files.py: a mistake is one in a file",
     "experiment/model.py": "tests/experiment/test_files.py: a section is tested as a part of a file",
     "experiment/notation.py": "tests/experiment/test_files.py: YAML is what a file is in",
