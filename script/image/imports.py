@@ -26,7 +26,8 @@ MODULES = """
     matplotlib.backends.backend_agg matplotlib.backends.backend_svg matplotlib.pyplot msgpack numpy pandas
     pydantic.dataclasses pydantic.fields pydantic.main pydantic.networks pydantic.type_adapter pydantic.types
     rich.live rich.progress sklearn.metrics starlette.applications starlette.responses starlette.routing
-    starlette.staticfiles tensorflow uvicorn.lifespan.on uvicorn.loops.asyncio uvicorn.protocols.http.auto
+    starlette.staticfiles tensorboardX.summary tensorflow uvicorn.lifespan.on uvicorn.loops.asyncio
+    uvicorn.protocols.http.auto
     uvicorn.protocols.http.h11_impl uvicorn.protocols.websockets.auto websockets.legacy.client
     websockets.legacy.server yaml
 """

@@ -43,6 +43,7 @@ from services.server.results import RunFolder
 from services.server.robust import Defence
 from services.server.sampling import Draw
 from services.server.secagg import FEWEST, SecureAggregation
+from services.server.tensorboard import Board
 from services.shards import Manifest
 from services.tables import Measure, Round
 from services.transport.server import FAREWELL_TIMEOUT, REFUSED, Loss, ServerEndpoint, Traffic
@@ -131,6 +132,7 @@ class Federation(FederatedServer):
         self.boundary = Boundary(
             plan, self.attendance, folder, self.draw, self.secure, self.groups, self.private, on_phase=self._enter
         )
+        self.board = Board(folder.path, plan)
         self._keeping: asyncio.Task[None] | None = None
         self._train = TrainingConfig(
             batch_size=plan.train.batch_size,
@@ -257,13 +259,19 @@ class Federation(FederatedServer):
         if self.groups is not None:
             self.groups.restore(state.methods["groups"])
         self.folder.restore(state.rounds, state.clients, state.elapsed, state.measures)
+        self.board.write(state)
 
     async def _keep(self) -> None:
-        """Write the checkpoint and the tables of the round that has just ended, while the next one begins."""
+        """Write checkpoint, tables and curves of the round that has just ended, while the next one begins."""
         if self._keeping is not None:
             await self._keeping
         state = self.checkpoint()
-        self._keeping = asyncio.create_task(asyncio.to_thread(self.folder.keep, state))
+        self._keeping = asyncio.create_task(asyncio.to_thread(self._write, state))
+
+    def _write(self, state: Checkpoint) -> None:
+        # in this order event files never run ahead of the state that a resumed run begins with
+        self.folder.keep(state)
+        self.board.write(state)
 
     # -- one round ------------------------------------------------------------------------------------------------
 

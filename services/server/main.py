@@ -381,6 +381,10 @@ class Run:
                 score.accuracy,
             )
         self._report()
+        if federation is not None and score is not None:
+            drawn = (self.folder.path / "confusion.png", self.folder.path / "mistakes.png")
+            pictures = {path.stem: path.read_bytes() for path in drawn if path.exists()}
+            federation.board.conclude(federation.round, score, pictures, completed=status == "completed")
         logger.info("results are in %s", self.folder.label, extra={"event": status})
 
     def _sizes(self) -> list[int]:

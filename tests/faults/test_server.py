@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from services.server import checkpoint
+from tests import events
 from tests.compose.conftest import Maker, stacks
 from tests.compose.stack import Stack, plan
 from tests.support import deadline
@@ -230,6 +231,17 @@ def test_a_run_that_saw_all_this_ends_as_if_nothing_had_happened(struck: Struck)
         weights(stack, struck.undisturbed["run_id"]), weights(stack, stack.summary["run_id"]), strict=True
     ):
         np.testing.assert_allclose(first, second, atol=1e-6)
+
+
+def test_event_files_have_each_round_once_whatever_happened(struck: Struck) -> None:
+    """After all these deaths the server's curve and each client's has the figures of its table, a step a round."""
+    board = struck.stack.latest / "tensorboard"
+    figures = [float(row["test_accuracy"]) for row in struck.stack.table("history.csv")]
+    steps, shown = zip(*events.curve(board / "server", "curves/test_accuracy"), strict=True)
+    assert steps == tuple(range(1, ROUNDS + 1))
+    assert shown == pytest.approx(figures, abs=1e-6)
+    for name in ("client_0", "client_1", "client_2"):
+        assert [step for step, _ in events.curve(board / name, "curves/loss")] == list(range(1, ROUNDS + 1))
 
 
 def test_results_that_can_not_be_written_are_one_line_and_lose_nothing(make_stack: Maker) -> None:

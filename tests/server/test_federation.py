@@ -26,6 +26,7 @@ from services.report import main as report
 from services.server.attendance import derived_seed
 from services.server.main import open_folder
 from services.server.membership import natural
+from tests import events
 from tests.federation import Federation, Forger, plan, run
 from tests.readers.test_images import write as write_image
 
@@ -66,6 +67,7 @@ def test_a_run_ends_with_everything_that_the_results_promise(small: Paths) -> No
         "model.keras",
         "report.html",
         "summary.json",
+        "tensorboard",
     }
     assert [row["round"] for row in federation.table("history.csv")] == ["1", "2"]
     rows = federation.table("clients.csv")
@@ -75,6 +77,13 @@ def test_a_run_ends_with_everything_that_the_results_promise(small: Paths) -> No
         ("2", "client_0", "0", "2", "2"),
         ("2", "client_1", "1", "2", "2"),
     ]
+    board = folder / "tensorboard"
+    steps, values = zip(*events.curve(board / "server", "curves/test_accuracy"), strict=True)
+    assert steps == (1, 2)
+    assert values == pytest.approx([float(row["test_accuracy"]) for row in federation.table("history.csv")])
+    (confusion,) = events.read(board / "server").Images("final/confusion")
+    assert confusion.encoded_image_string == (folder / "confusion.png").read_bytes()
+    assert [step for step, _ in events.curve(board / "client_1", "curves/accuracy")] == [1, 2]
 
 
 OWN = """
@@ -165,6 +174,16 @@ def test_a_linear_model_is_trained_and_goes_on_after_a_stop(small: Paths, more: 
     scores = images.reshape(len(images), -1) / 255 @ kept["coef"].T + kept["intercept"]
     assert summary["test_accuracy"] == pytest.approx(float((scores.argmax(axis=1) == labels).mean()))
     assert not (folder / "model.keras").exists()
+    board = folder / "tensorboard"
+    assert {path.name for path in board.iterdir()} == {
+        "server",
+        *(() if "secagg" in more else ("client_0", "client_1")),
+    }
+    for name in board.iterdir():
+        assert [step for step, _ in events.curve(name, "time/train_s")] == [1, 2]
+    shown = events.read(board / "server")
+    assert [each.step for each in shown.Histograms("weights/coef")] == [1, 2]
+    assert [each.step for each in shown.Images("final/confusion")] == [1, 2]
 
 
 def test_more_clients_than_asked_for_are_all_dealt_in(small: Paths) -> None:
