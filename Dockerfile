@@ -1,4 +1,5 @@
 # One image for the three roles: `init`, `server`, `client` are arguments of its command `fed`.
+# Target `tensorboard`: a small one, built only where it is asked for.
 #
 # Build secrets, each optional: `ca` (certificates to trust besides the base image's) and `index` (settings of pip and uv).
 ARG BASE_IMAGE=python:3.11-slim-bookworm
@@ -11,6 +12,24 @@ RUN --mount=type=bind,source=requirements/tools.txt,target=/build/tools.txt \
     --mount=type=secret,id=ca \
     --mount=type=secret,id=index \
     sh /build/tools
+
+# hadolint ignore=DL3006
+FROM ${BASE_IMAGE} AS tensorboard
+RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin fed
+RUN --mount=type=bind,from=tools,source=/,target=/tools \
+    --mount=type=bind,source=requirements/tensorboard.txt,target=/build/tensorboard.txt \
+    --mount=type=bind,source=script/image,target=/build/image \
+    --mount=type=secret,id=ca \
+    --mount=type=secret,id=index \
+    sh /build/image/tensorboard \
+    && /tools/opt/tools/bin/python /build/image/sbom.py /opt/venv/sbom.cdx.json fed-tensorboard
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    HOME=/tmp
+COPY script/image/board.py /opt/board.py
+USER 10001:10001
+ENTRYPOINT ["python", "/opt/board.py"]
 
 # hadolint ignore=DL3006
 FROM ${BASE_IMAGE}
@@ -30,7 +49,7 @@ RUN --mount=type=bind,from=tools,source=/,target=/tools \
 # The bill of materials, for scanners: docker run --rm --entrypoint cat fed /opt/venv/sbom.cdx.json
 RUN --mount=type=bind,from=tools,source=/opt/tools,target=/tools \
     --mount=type=bind,source=script/image/sbom.py,target=/build/sbom.py \
-    /tools/bin/python /build/sbom.py /opt/venv/sbom.cdx.json
+    /tools/bin/python /build/sbom.py /opt/venv/sbom.cdx.json fed
 
 # PYTHONDONTWRITEBYTECODE: the root is read-only at run time; what is imported has its bytecode from the build.
 ENV PATH=/opt/venv/bin:$PATH \

@@ -22,7 +22,7 @@ from services.experiment.privacy import Privacy
 from services.report import findings, page
 from services.report import main as report
 from services.runs import PLAN, SUMMARY
-from services.server import checkpoint, metrics
+from services.server import checkpoint, metrics, tensorboard
 from services.server.engines.sklearn import SklearnEngine
 from services.server.engines.tensorflow import TensorflowEngine
 from services.server.main import Run
@@ -149,7 +149,7 @@ def test_every_file_of_a_run_is_documented() -> None:
     models = {TensorflowEngine.file, SklearnEngine.file}
     found = {findings.CONFUSION, findings.MISTAKES, distribution.TABLE}
     shown = {page.FILE, report.CURVES, report.CLIENTS, report.CONFUSION, report.MISTAKES, report.PRIVACY}
-    named = {str(checkpoint.FILE), str(checkpoint.LEDGER), LOCK, MODEL_SOURCE, distribution.FILE}
+    named = {str(checkpoint.FILE), str(checkpoint.LEDGER), LOCK, MODEL_SOURCE, distribution.FILE, f"{tensorboard.FOLDER}/"}
     documented = [word for cells in rows(table) for word in words(cells[0])]
     assert sorted(documented) == sorted(written | told | models | found | shown | named)
 

@@ -1,6 +1,8 @@
 """Write, in the image's build, what the image is made of: a CycloneDX bill of materials (ECMA-424) in JSON.
 
-It lists the Python packages with their licences, Python itself, and the Debian packages below. usage: sbom.py FILE
+It lists the Python packages with their licences, Python itself, and the Debian packages below.
+
+usage: sbom.py FILE IMAGE
 """
 
 # ruff: noqa: INP001  a script of the build: in no package
@@ -60,10 +62,10 @@ def debian_packages() -> Iterator[Component]:
             )
 
 
-def main(path: str) -> None:
-    """Write the bill of materials to `path`; the same image gives the same file."""
+def main(path: str, image: str) -> None:
+    """Write the bill of materials of `image` to `path`; the same image gives the same file."""
     bom = Bom(components=[*python_packages(), *debian_packages()])
-    bom.metadata.component = Component(name="fed", type=ComponentType.CONTAINER, bom_ref="fed")
+    bom.metadata.component = Component(name=image, type=ComponentType.CONTAINER, bom_ref=image)
     bom.register_dependency(bom.metadata.component, bom.components)
     listed = " ".join(sorted(str(each.purl) for each in bom.components))
     bom.serial_number = uuid.uuid5(uuid.NAMESPACE_URL, listed)
@@ -71,4 +73,4 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

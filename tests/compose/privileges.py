@@ -13,9 +13,13 @@ NO_FILES = ("/proc", "/sys")
 
 
 def mounts() -> dict[str, str]:
-    """List what is mounted below /fed, and whether to read only (proc(5), mountinfo)."""
+    """List what is mounted below /fed, and as /logs, and whether to read only (proc(5), mountinfo)."""
     lines = [line.split() for line in Path("/proc/self/mountinfo").read_text(encoding="ascii").splitlines()]
-    return {words[4].removeprefix("/fed/"): words[5].split(",")[0] for words in lines if words[4].startswith("/fed/")}
+    return {
+        words[4].removeprefix("/fed/"): words[5].split(",")[0]
+        for words in lines
+        if words[4].startswith("/fed/") or words[4] == "/logs"
+    }
 
 
 def writable() -> list[str]:

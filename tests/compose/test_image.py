@@ -1,4 +1,4 @@
-"""What the image is made of, and what it does not hold."""
+"""What the images are made of, and what they do not hold."""
 
 from __future__ import annotations
 
@@ -18,12 +18,18 @@ from tests.support import REPOSITORY, deadline
 
 pytestmark = pytest.mark.compose
 
-IMAGE = os.environ.get("IMAGE", "fed")
+FED = os.environ.get("IMAGE", "fed")
+TENSORBOARD = f"{FED}-tensorboard"
+LOCKS = {FED: "runtime.txt", TENSORBOARD: "tensorboard.txt"}
+"""Of each image, what its Python packages are locked in."""
+
 SBOM = "/opt/venv/sbom.cdx.json"
 
+both = pytest.mark.parametrize("image", LOCKS)
 
-def in_image(*command: str, mounted: dict[Path, str] | None = None, root: bool = False) -> str:
-    """Run a command in a container of the image, without network, and give what it prints."""
+
+def in_image(image: str, *command: str, mounted: dict[Path, str] | None = None, root: bool = False) -> str:
+    """Run a command in a container of an image, without network, and give what it prints."""
     volumes = [word for path, target in (mounted or {}).items() for word in ("--volume", f"{path}:{target}:ro")]
     user = ["--user", "0"] if root else []
     result = subprocess.run(
@@ -37,7 +43,7 @@ def in_image(*command: str, mounted: dict[Path, str] | None = None, root: bool =
             *volumes,
             "--entrypoint",
             command[0],
-            IMAGE,
+            image,
             *command[1:],
         ],
         capture_output=True,
@@ -49,51 +55,69 @@ def in_image(*command: str, mounted: dict[Path, str] | None = None, root: bool =
     return result.stdout
 
 
-@pytest.fixture(scope="module")
-def sbom() -> dict[str, Any]:
-    """The bill of materials in the image."""
-    content: dict[str, Any] = json.loads(in_image("cat", SBOM))
+def sbom(image: str) -> dict[str, Any]:
+    """Read the bill of materials in an image."""
+    content: dict[str, Any] = json.loads(in_image(image, "cat", SBOM))
     return content
 
 
-def packages(sbom: dict[str, Any], kind: str) -> dict[str, str]:
+def packages(bill: dict[str, Any], kind: str) -> dict[str, str]:
     """Versions by name of the packages of one kind."""
-    parts = [part for part in sbom["components"] if part["purl"].startswith(f"pkg:{kind}/")]
+    parts = [part for part in bill["components"] if part["purl"].startswith(f"pkg:{kind}/")]
     return {part["name"]: part["version"] for part in parts}
 
 
-def test_the_bill_of_materials_is_valid(sbom: dict[str, Any]) -> None:
+@both
+def test_the_bill_of_materials_is_valid(image: str) -> None:
     """It keeps to the schema of CycloneDX 1.6, strictly."""
-    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(sbom)) is None
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(sbom(image))) is None
 
 
-def test_the_bill_of_materials_is_the_image(sbom: dict[str, Any]) -> None:
+@both
+def test_the_bill_of_materials_is_the_image(image: str) -> None:
     """It lists each locked requirement, and what Python and dpkg themselves say is installed, no more and no less."""
-    text = (REPOSITORY / "requirements" / "runtime.txt").read_text(encoding="utf-8")
+    text = (REPOSITORY / "requirements" / LOCKS[image]).read_text(encoding="utf-8")
+    bill = sbom(image)
     pins = [Requirement(line) for line in re.findall(r"^(\S+==[^\\]+?) \\$", text, flags=re.MULTILINE)]
-    machine = in_image("python", "-c", "import platform; print(platform.machine())").strip()
+    machine = in_image(image, "python", "-c", "import platform; print(platform.machine())").strip()
     wanted = {
         re.sub(r"[-_.]+", "-", pin.name).lower(): str(pin.specifier)[2:]
         for pin in pins
         if pin.marker is None or pin.marker.evaluate({"python_full_version": "3.11.0", "platform_machine": machine})
     }
-    assert {re.sub(r"[-_.]+", "-", name): version for name, version in packages(sbom, "pypi").items()} == wanted
-    listed = in_image("dpkg-query", "--show", "--showformat", "${Package} ${Version} ${db:Status-Status}\n").split("\n")
-    assert packages(sbom, "deb") == {
+    assert {re.sub(r"[-_.]+", "-", name): version for name, version in packages(bill, "pypi").items()} == wanted
+    form = "${Package} ${Version} ${db:Status-Status}\n"
+    listed = in_image(image, "dpkg-query", "--show", "--showformat", form).split("\n")
+    assert packages(bill, "deb") == {
         name: version for name, version, state in (line.split() for line in listed if line) if state == "installed"
     }
 
 
-def test_the_image_s_packages_fit_together() -> None:
+@both
+def test_the_image_s_packages_fit_together(image: str) -> None:
     """No package lacks another that it requires, or has it in a version that it refuses."""
     uv = REPOSITORY / ".cache" / "uv" / "bin" / "uv"
-    in_image("/uv", "pip", "check", "--no-cache", "--python", "/opt/venv/bin/python", mounted={uv: "/uv"})
+    in_image(image, "/uv", "pip", "check", "--no-cache", "--python", "/opt/venv/bin/python", mounted={uv: "/uv"})
 
 
-def test_the_image_holds_no_secret() -> None:
+def test_tensorboard_s_image_has_no_tensorflow() -> None:
+    """The small image has neither TensorFlow nor declearn, and is less than a third of the other."""
+    assert not {"tensorflow", "tensorflow-cpu", "keras", "declearn"} & set(packages(sbom(TENSORBOARD), "pypi"))
+    sizes = [
+        int(subprocess.run(
+            ["docker", "image", "inspect", "--format", "{{.Size}}", image],
+            capture_output=True, text=True, check=True, timeout=deadline(30),
+        ).stdout)
+        for image in (TENSORBOARD, FED)
+    ]  # fmt: skip
+    assert sizes[0] < sizes[1] / 3
+
+
+@both
+def test_the_image_holds_no_secret(image: str) -> None:
     """It has no private key, nothing of the build's secrets, nothing of what a clone holds beside the source."""
     found = in_image(
-        "sh", "-c",
+        image, "sh", "-c",
         "grep -rlIE -e '-----BEGIN ([A-Z]+ )?PRIVATE KEY-----' / --exclude-dir=proc --exclude-dir=sys || true; "
         "find / -xdev '(' -name .git -o -name .env -o -name pip.conf -o -name uv.toml -o -path '/run/secrets/?*' "
         "-o -path '/fed/certs/*' -type f -o -path '/fed/data/*' -type f ')' -print",
@@ -102,20 +126,20 @@ def test_the_image_holds_no_secret() -> None:
     # their own tests' and examples' keys, public in their sources
     assert [path for path in found.split() if not path.startswith("/opt/venv/lib/")] == []
     history = subprocess.run(
-        ["docker", "history", "--no-trunc", "--format", "{{.CreatedBy}}", IMAGE],
+        ["docker", "history", "--no-trunc", "--format", "{{.CreatedBy}}", image],
         capture_output=True, text=True, check=True, timeout=deadline(30),
     ).stdout  # fmt: skip
     variables = subprocess.run(
-        ["docker", "image", "inspect", "--format", "{{json .Config.Env}}", IMAGE],
+        ["docker", "image", "inspect", "--format", "{{json .Config.Env}}", image],
         capture_output=True, text=True, check=True, timeout=deadline(30),
     ).stdout  # fmt: skip
-    lent = lent_to_the_build()
+    lent = lent_to_the_build(image)
     assert [word for word in lent if word in history + variables] == []
     search = 'grep -rlIF -e "$0" /opt /etc /usr/local /run /fed || true'
-    assert in_image("sh", "-c", search, "\n".join(lent or ["no secret was lent"]), root=True) == ""
+    assert in_image(image, "sh", "-c", search, "\n".join(lent or ["no secret was lent"]), root=True) == ""
 
 
-def lent_to_the_build() -> list[str]:
+def lent_to_the_build(image: str) -> list[str]:
     """Tell what only the build may see: hosts of this machine's package index, and a line of each of its own CAs."""
     script = 'source script/lib.sh; build_settings; cat "$INDEX_SETTINGS" "$CA_BUNDLE"'
     said = subprocess.run(
@@ -123,7 +147,7 @@ def lent_to_the_build() -> list[str]:
     ).stdout
     hosts = set(re.findall(r"https?://(?:[^@/\s]*@)?([^/\s:]+)", said)) - {"pypi.org", "files.pythonhosted.org"}
     bundles = "cat /etc/ssl/certs/ca-certificates.crt /etc/ssl/cert.pem 2>/dev/null || true"
-    public = set(last_lines(in_image("sh", "-c", bundles)))
+    public = set(last_lines(in_image(image, "sh", "-c", bundles)))
     return sorted(hosts | (set(last_lines(said)) - public))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.compose.conftest import stacks
-from tests.compose.stack import QUICK, Stack
+from tests.compose.stack import QUICK, Stack, free_port
 from tests.support import REPOSITORY, deadline
 from tests.test_docs import rows, section, words
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.compose
 
 SECURITY = (REPOSITORY / "docs" / "security.md").read_text(encoding="utf-8")
 PROBE = Path(__file__).with_name("privileges.py").read_text(encoding="utf-8")
-ROLES = ("init", "server", "client")
+ROLES = ("init", "server", "client", "tensorboard")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,8 @@ def granted() -> dict[str, Granted]:
 def resolved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The Compose file as Compose understands it."""
     with stacks("resolved", tmp_path_factory.mktemp("resolved")) as make:
-        content: dict[str, Any] = json.loads(make().compose("config", "--format", "json").stdout)
+        stack = make(COMPOSE_PROFILES="monitor")
+        content: dict[str, Any] = json.loads(stack.compose("config", "--format", "json").stdout)
     return content
 
 
@@ -52,7 +53,8 @@ def resolved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def waiting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A server that waits for one client more than there are."""
     with stacks("privileges", tmp_path_factory.mktemp("privileges")) as make:
-        stack = make(QUICK | {"federation": {"join_timeout": 250}}, CLIENTS=3)
+        plan = QUICK | {"federation": {"join_timeout": 250}}
+        stack = make(plan, CLIENTS=3, COMPOSE_PROFILES="monitor", TENSORBOARD_PORT=free_port())
         stack.up("--scale", "client=2")
         stack.until(lambda: len(stack.status.get("clients", ())) == 2, "two clients")
         yield stack
@@ -65,7 +67,13 @@ def seen(waiting: Stack) -> dict[str, dict[str, Any]]:
         listener.settimeout(None)
         port = listener.getsockname()[1]
         outside = [f"{address}:{port}" for address in host_addresses()]
-        addresses = ["server:8765", "server:8000", f"{waiting.container('client', 2)}:1", *outside]
+        inside = {
+            "server:8765": "server",
+            "server:8000": "server",
+            f"{waiting.container('client', 2)}:1": "client",
+            "tensorboard:6006": "tensorboard",
+        }
+        addresses = [*inside, *outside]
         found = {}
         for role in ROLES:
             command = ["docker", "exec", "--interactive", waiting.container(role), "python"]
@@ -78,8 +86,7 @@ def seen(waiting: Stack) -> dict[str, dict[str, Any]]:
             )  # fmt: skip
             assert result.returncode == 0, result.stderr[-2000:]
             found[role] = json.loads(result.stdout)
-            names = {"server:8765": "server", "server:8000": "server", addresses[2]: "client"}
-            found[role]["reached"] = {names.get(address, "host") for address in found[role]["reached"]}
+            found[role]["reached"] = {inside.get(address, "host") for address in found[role]["reached"]}
     return found
 
 
@@ -121,7 +128,7 @@ def test_a_container_cannot_become_more(seen: dict[str, dict[str, Any]], role: s
 def test_the_compose_file_grants_what_the_table_says(resolved: dict[str, Any]) -> None:
     """As Compose resolves it: mounts and modes, root, capabilities, processes, networks and ports of each role."""
     services = resolved["services"]
-    assert set(services) >= set(ROLES)
+    assert set(services) == set(ROLES)
     for role, service in services.items():
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
@@ -140,8 +147,10 @@ def test_the_compose_file_grants_what_the_table_says(resolved: dict[str, Any]) -
     assert set(services["client"]["networks"]) == {"federation"}
     assert resolved["networks"]["federation"]["internal"] is True
     assert "ports" not in services["client"]
-    (inward,) = (port for port in services["server"]["ports"] if port["target"] == 8000)
-    assert inward["host_ip"] == "127.0.0.1"
+    assert set(services["tensorboard"]["networks"]) == {"monitor"}
+    for role, target in (("server", 8000), ("tensorboard", 6006)):
+        (inward,) = (port for port in services[role]["ports"] if port["target"] == target)
+        assert inward["host_ip"] == "127.0.0.1"
     assert {role: service.get("cap_add") for role, service in services.items() if "cap_add" in service} == {
         "init": ["FOWNER", "SETGID", "SETUID"]
     }

@@ -18,6 +18,7 @@ from tests.script.conftest import Machine
         ("MAX_CLIENTS", "-1", "a whole number from 1 to 1024"),
         ("PORT", "70000", "a whole number from 1 to 65535"),
         ("STATUS_PORT", "80a", "a whole number from 1 to 65535"),
+        ("TENSORBOARD_PORT", "0", "a whole number from 1 to 65535"),
     ],
 )
 def test_numbers_out_of_range_are_refused(machine: Machine, key: str, value: str, wanted: str) -> None:
@@ -60,5 +61,5 @@ def test_help_is_the_head_of_the_script(machine: Machine) -> None:
     """`script/up --help` prints its usage and starts nothing."""
     done = machine.run("up", "--help")
     assert done.returncode == 0
-    assert "usage: script/up [flags of `docker compose up`" in done.stdout
+    assert "usage: script/up [--monitor] [flags of `docker compose up`" in done.stdout
     assert "[1/5]" not in done.stdout
