@@ -149,7 +149,14 @@ def test_every_file_of_a_run_is_documented() -> None:
     models = {TensorflowEngine.file, SklearnEngine.file}
     found = {findings.CONFUSION, findings.MISTAKES, distribution.TABLE}
     shown = {page.FILE, report.CURVES, report.CLIENTS, report.CONFUSION, report.MISTAKES, report.PRIVACY}
-    named = {str(checkpoint.FILE), str(checkpoint.LEDGER), LOCK, MODEL_SOURCE, distribution.FILE, f"{tensorboard.FOLDER}/"}
+    named = {
+        str(checkpoint.FILE),
+        str(checkpoint.LEDGER),
+        LOCK,
+        MODEL_SOURCE,
+        distribution.FILE,
+        f"{tensorboard.FOLDER}/",
+    }
     documented = [word for cells in rows(table) for word in words(cells[0])]
     assert sorted(documented) == sorted(written | told | models | found | shown | named)
 

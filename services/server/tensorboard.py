@@ -26,7 +26,7 @@ from services.experiment.flat import flat, told
 from services.server.checkpoint import Checkpoint
 from services.server.evaluation import Score
 from services.server.event_file import EventFile
-from services.server.results import ALL
+from services.tables import ALL
 
 FOLDER = "tensorboard"
 SERVER = "server"

@@ -22,8 +22,8 @@ from services.server import tensorboard
 from services.server.checkpoint import Checkpoint
 from services.server.evaluation import Score
 from services.server.event_file import EventFile
-from services.server.results import ALL, ClientRound, Measure, Round
 from services.server.tensorboard import Board
+from services.tables import ALL, ClientRound, Measure, Round
 from tests.events import curve, hparams, read
 
 SCORE = Score(0.05, 0.985, np.diag([5, 6]))
