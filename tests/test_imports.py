@@ -13,6 +13,7 @@ import pytest
 from tests.support import REPOSITORY
 
 RANKS = {
+    "architecture": 0,
     "errors": 0,
     "engine": 0,
     "settings": 1,

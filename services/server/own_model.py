@@ -12,7 +12,7 @@ import traceback
 import types
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -20,6 +20,7 @@ import numpy as np
 from declearn.model.tensorflow import TensorflowModel
 from keras import layers
 
+from services import architecture
 from services.errors import ExperimentError
 from services.source import Source
 
@@ -143,36 +144,17 @@ def _check_layers(source: Source, network: keras.Model) -> None:
 
 
 def _foreign(layer: layers.Layer) -> str | None:
-    """Tell what of a layer is code of the user's, or None."""
-    if isinstance(layer, layers.Lambda):
-        return "a Lambda layer is code"
+    """Tell what of a layer clients refuse to build, or can't, or None."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of lambdas, which are refused below
         try:
-            config = keras.saving.serialize_keras_object(layer)
-            for name in _objects(config):
-                return f"{name} is not of Keras"
-            keras.saving.deserialize_keras_object(config, safe_mode=True)
+            config = architecture.without_compilation(keras.saving.serialize_keras_object(layer))
+            fault = architecture.fault(config)
+            if fault is None:
+                keras.saving.deserialize_keras_object(config, safe_mode=True)
         except Exception as exc:  # noqa: BLE001 - Keras raises whatever a layer's own code does
             return _first_line(exc)[:120]
-    return None
-
-
-def _objects(config: Any) -> Iterator[str]:
-    """Yield the names of objects in a configuration that are not of Keras."""
-    if isinstance(config, dict):
-        if "class_name" in config and "registered_name" in config:
-            module = str(config.get("module"))
-            if module != "keras" and not module.startswith("keras."):
-                named = config["class_name"] == "function"
-                yield f"function {config['config']!r}" if named else f"class {config['class_name']!r}"
-        elif config.get("class_name") == "__lambda__":
-            yield "a lambda"
-        for value in config.values():
-            yield from _objects(value)
-    elif isinstance(config, list | tuple):
-        for value in config:
-            yield from _objects(value)
+    return fault
 
 
 def _check_weights(source: Source, network: keras.Model) -> None:

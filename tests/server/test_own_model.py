@@ -132,6 +132,13 @@ TRAVEL = (
             f"{NAMED}layer 'odd' clients can't rebuild (function 'act' is not of Keras){INSTEAD}",
         ),
         (
+            "    return chain(layers.Discretization([0.5], name='cut'), softmax(classes))",
+            (
+                f"{NAMED}layer 'cut' clients can't rebuild ('keras.layers.Discretization' is not among what clients"
+                f" build){INSTEAD}"
+            ),
+        ),
+        (
             "    return chain(layers.BatchNormalization(name='norm'), softmax(classes))",
             f"{NAMED}BatchNormalization 'norm'{TRAVEL}",
         ),
@@ -286,3 +293,17 @@ def test_layers_that_draw_at_random_are_fine(tmp_path: Path) -> None:
     )
     model: Any = build(tmp_path, body).get_wrapped_model()
     assert len(model.trainable_weights) == len(model.weights) == 4
+
+
+def test_operations_between_layers_are_looked_at(tmp_path: Path) -> None:
+    """Arithmetic between layers is a client's too; an operation that clients do not build is refused."""
+    body = (
+        "    images = layers.Input(image_shape)\n    flat = layers.Flatten(name='flat')(images)\n"
+        "    return keras.Model(images, softmax(classes, name='end')({}), name='net')"
+    )
+    assert build(tmp_path, body.format("flat * 2 - 1")).get_wrapped_model().output_shape == (None, 10)
+    line = refusal(tmp_path, body.format("keras.ops.sort(flat)"))
+    assert line == (
+        f"{NAMED}layer 'net' clients can't rebuild ('keras.src.ops.numpy.Sort' is not among what clients"
+        f" build){INSTEAD}"
+    )
