@@ -13,7 +13,8 @@ FedError
 ├── LostError         10   the other side was lost and did not come back
 ├── StoppedError      11   stopped by a signal before the run was complete
 ├── TrainingError     12   training could not go on
-└── SetupError        13   Docker or Compose is missing, too old or out of reach
+├── SetupError        13   Docker or Compose is missing, too old or out of reach
+└── DistrustError     14   the server asks for what this client does not do
 
 Code 0 is a completed run, code 1 an error nobody foresaw (a bug: its traceback goes to the log file, not the terminal).
 `docs/operating.md` explains each code; a test holds the two together.
@@ -118,3 +119,20 @@ class SetupError(FedError):
     """Docker or Compose is missing, too old or out of reach (the code `script/bootstrap` ends with)."""
 
     exit_code = 13
+
+
+class DistrustError(FedError):
+    """The server asks for what this client does not do: code, too large a model, nonsense, what it keeps to itself."""
+
+    exit_code = 14
+
+
+def told(error: Exception) -> str:
+    """Word a client's failure for its server: what the client itself says, and of anything else its kind alone.
+
+    Libraries put into their errors what they failed on: labels, values, paths. Those stay in the client's own log, and
+    so does what a site's data are found to be; what they should have been is told.
+    """
+    if isinstance(error, DataError):
+        return "its data can't be used" + (f"; wanted {error.wanted}" if error.wanted else "")
+    return str(error) if isinstance(error, FedError) else f"{type(error).__name__}; its own log says more"

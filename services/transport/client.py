@@ -11,16 +11,21 @@ import random
 import socket
 import ssl
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import websockets
 from declearn.communication.api.backend import flags
-from declearn.communication.api.backend.actions import Accept, Join, Reject
+from declearn.communication.api.backend.actions import Accept, ActionMessage, Join, Ping, Recv, Reject, Send
 from declearn.communication.utils._compression import resolve_ws_compression
 from declearn.communication.websockets import WebsocketsClient
+from declearn.communication.websockets._tools import FLAG_STREAM_START, StreamRefusedError, send_websockets_message
+from declearn.messaging import Message, SerializedMessage
 from declearn.version import VERSION
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatusCode, InvalidURI
+from websockets.frames import CloseCode
 
 from services.errors import (
+    DistrustError,
     FedError,
     IdentityError,
     LostError,
@@ -29,12 +34,18 @@ from services.errors import (
     TrainingError,
     UsageError,
 )
+from services.transport.answers import read_answer
+from services.transport.gate import CLIENT_FRAME, RefusedMessageError, gather
 from services.transport.hub import NAME_IN_USE
 from services.transport.messages import DEALABLE, PROBES, progress_payload
-from services.transport.server import CLOSE_TIMEOUT, FAILED, LIVENESS_TIMEOUT
+from services.transport.refusals import one_line
+from services.transport.server import CLOSE_TIMEOUT, FAILED, LIVENESS_TIMEOUT, MOST_FRAMES
 
 CERTIFICATE_ALERTS = ("CERTIFICATE", "UNKNOWN_CA", "BAD_CERT")
 """Parts of the names of TLS alerts by which a server refuses a client's certificate (RFC 8446, section 6.2)."""
+
+FIRST_MESSAGES = 2**22
+"""Bytes of a message before the model is known: its configuration, a few kilobytes a layer, is the largest."""
 
 TRANSIENT_REFUSALS = (NAME_IN_USE, flags.REGISTRATION_CLOSED, flags.REGISTRATION_UNSTARTED)
 """Refusals that pass: the other bearer of a name may be on its way out, registration may open."""
@@ -52,7 +63,9 @@ class ClientEndpoint(WebsocketsClient, register=False):
     """`declearn.communication.websockets.WebsocketsClient` with a certificate, pings and a bounded back-off.
 
     Overrides `start` (upstream tries ten times a second apart and never notices a frozen server), `register` (upstream
-    hides why it was refused) and `_send_message` (upstream lets the websocket library's error through).
+    hides why it was refused), `_send_message` (upstream lets the websocket library's error through, and takes answers
+    of any length), `_exchange_action_messages`, `recv_message` and `send_message` (upstream builds
+    whatever an answer names, and calls what is none a bug).
 
     Args:
         server_uri: where the server listens, `wss://host:port`.
@@ -61,6 +74,10 @@ class ClientEndpoint(WebsocketsClient, register=False):
         dealable: announce that the server may deal this client its part of the data.
         timeout: seconds to keep trying to connect and join.
         liveness_timeout: seconds after which a silent server is taken for gone.
+
+    Attributes:
+        largest: bytes that a message of the server may have.
+        read: makes a message, not yet parsed, of its bytes.
     """
 
     def __init__(
@@ -79,6 +96,8 @@ class ClientEndpoint(WebsocketsClient, register=False):
         self.timeout = timeout
         self._liveness_timeout = liveness_timeout
         self.headers = {PROBES: "1"} | ({DEALABLE: "1"} if dealable else {})
+        self.largest = FIRST_MESSAGES
+        self.read: Callable[[bytes], SerializedMessage[Any]] = SerializedMessage.from_bin_message
 
     async def start(self) -> None:
         """Connect to the server and join, with exponential back-off, for at most `timeout` seconds.
@@ -133,9 +152,9 @@ class ClientEndpoint(WebsocketsClient, register=False):
         """Word why the connection is gone: lost, or closed for good by the server, whose run is over or has failed."""
         socket_ = self._socket
         if socket_ is not None and socket_.close_code == FAILED:
-            return TrainingError(f"the server cancelled training ({socket_.close_reason})")
+            return TrainingError(f"the server cancelled training ({one_line(socket_.close_reason)})")
         if socket_ is not None and socket_.close_code == websockets.frames.CloseCode.NORMAL_CLOSURE:
-            return DismissedError(socket_.close_reason or "the server closed the connection")
+            return DismissedError(one_line(socket_.close_reason) or "the server closed the connection")
         detail = "" if cause is None else f" ({cause})"
         return ConnectionLostError(f"the connection to {self.server_uri} was lost{detail}")
 
@@ -150,7 +169,8 @@ class ClientEndpoint(WebsocketsClient, register=False):
                 ping_interval=self._liveness_timeout / 2,
                 ping_timeout=self._liveness_timeout / 2,
                 close_timeout=CLOSE_TIMEOUT,
-                max_size=None,
+                max_size=CLIENT_FRAME,
+                max_queue=MOST_FRAMES,
                 compression=resolve_ws_compression(self.compression),
             )
         except (OSError, EOFError, InvalidHandshake, InvalidURI, TimeoutError, ValueError) as exc:
@@ -172,7 +192,9 @@ class ClientEndpoint(WebsocketsClient, register=False):
             raise
         if isinstance(reply, Accept):
             return None
-        refusal = reply.flag if isinstance(reply, Reject) else f"it answered a request to join with {reply!r}"
+        refusal = f"it answered a request to join with {type(reply).__name__!r}"
+        if isinstance(reply, Reject):
+            refusal = one_line(reply.flag)
         if refusal in TRANSIENT_REFUSALS:
             return refusal
         raise RefusedError(f"the server refused {self.name}: {refusal}", "", "join under the name of your certificate")
@@ -181,12 +203,67 @@ class ClientEndpoint(WebsocketsClient, register=False):
         """Tell that this client has joined: `start` does so, or raises."""
         return self._socket is not None
 
+    async def recv_message(self, timeout: float | None = None) -> SerializedMessage[Any]:
+        """Wait for a message of the server.
+
+        Raises:
+            TimeoutError: none came in `timeout` seconds.
+            RefusedError: the server gives this client none.
+            DistrustError: what came is no message.
+        """
+        reply = await self._exchange_action_messages(Recv(timeout))
+        if isinstance(reply, Send):
+            return self.read(reply.content)
+        if isinstance(reply, Reject) and reply.flag == flags.CHECK_MESSAGE_TIMEOUT:
+            raise TimeoutError("no message in time")
+        if isinstance(reply, Reject):
+            raise RefusedError(f"the server gives {self.name} no message: {one_line(reply.flag)}")
+        raise DistrustError(f"the server answered a request for a message with {type(reply).__name__!r}")
+
+    async def send_message(self, message: Message) -> None:
+        """Send a message to the server.
+
+        Raises:
+            RefusedError: the server does not take it.
+            DistrustError: the server's answer is none.
+        """
+        reply = await self._exchange_action_messages(Send(message.serialize()))
+        if isinstance(reply, Reject):
+            raise RefusedError(f"the server takes no message of {self.name}: {one_line(reply.flag)}")
+        if not isinstance(reply, Ping):
+            raise DistrustError(f"the server answered a message with {type(reply).__name__!r}")
+
+    async def _exchange_action_messages(self, message: ActionMessage) -> ActionMessage:
+        content = await self._send_message(message.serialize())
+        try:
+            return read_answer(content)
+        except ValueError as exc:
+            raise DistrustError(f"the server's answer is none: {one_line(exc)}", "one of declearn's") from exc
+
     async def _send_message(self, bin_msg: bytes) -> bytes:
-        if self._socket is None:
+        socket_ = self._socket
+        if socket_ is None:
             raise ConnectionLostError("the connection to the server is closed")
         try:
-            answer: bytes = await super()._send_message(bin_msg)
+            await send_websockets_message(bin_msg, socket_)
+            answer = await socket_.recv()
+            if answer == FLAG_STREAM_START:
+                return await gather(socket_, self.largest)
+            if not isinstance(answer, bytes):
+                raise RefusedMessageError("a text where a binary message was due", CloseCode.UNSUPPORTED_DATA)
+        except StreamRefusedError as exc:
+            raise DistrustError("the server takes no message in chunks") from exc
+        except RefusedMessageError as exc:
+            # what follows is no answer to anything: the connection is of no more use
+            await socket_.close(exc.code, exc.reason)
+            raise DistrustError(
+                f"the server sent {exc.reason}", f"at most {self.largest:,} bytes, sent steadily"
+            ) from exc
         except ConnectionClosed as exc:
+            if exc.sent is not None and exc.sent.code == CloseCode.MESSAGE_TOO_BIG and not exc.rcvd_then_sent:
+                raise DistrustError(
+                    "the server sent a frame that is too large", f"at most {CLIENT_FRAME:,} bytes"
+                ) from exc
             raise self.loss(exc) from exc
         return answer
 

@@ -20,6 +20,7 @@ from declearn.communication.websockets._tools import (
 )
 from websockets.exceptions import AbortHandshake, InvalidHandshake
 from websockets.frames import CloseCode
+from websockets.legacy.protocol import WebSocketCommonProtocol
 from websockets.server import WebSocketServerProtocol
 
 from services.transport.messages import parse_progress
@@ -46,6 +47,9 @@ SLOWEST = 2**13
 
 PATIENCE = 30.0
 """Seconds that any chunked message may take."""
+
+CHUNK_OVERHEAD = 64
+"""Bytes that a chunk takes beside its own, so that a message of a byte a chunk is no larger than it is counted."""
 
 DENIED = "this identity is on the server's denylist"
 
@@ -200,28 +204,38 @@ class Gate(WebSocketServerProtocol):
         if not known:
             await self.send(FLAG_STREAM_BLOCK)
             raise RefusedMessageError("a message in chunks before joining")
-        await self.send(FLAG_STREAM_ALLOW)
-        return await self._gather()
+        return await gather(self, self._door.largest)
 
-    async def _gather(self) -> bytes:
-        """Receive the chunks of one message, in bounded memory and time."""
-        began = asyncio.get_running_loop().time()
-        chunks: list[bytes] = []
-        size = 0
-        while True:
-            try:
-                async with asyncio.timeout_at(began + PATIENCE + size / SLOWEST):
-                    chunk = await self.recv()
-            except TimeoutError:
-                raise RefusedMessageError("a message that comes too slowly") from None
-            if not isinstance(chunk, bytes):
-                raise RefusedMessageError("a text among the chunks of a message", CloseCode.UNSUPPORTED_DATA)
-            if chunk == FLAG_STREAM_CLOSE:
-                return b"".join(chunks)
-            size += len(chunk)
-            if size > self._door.largest or not chunk:
-                raise RefusedMessageError(
-                    f"a message of more than {self._door.largest:,} bytes" if chunk else "an empty chunk",
-                    CloseCode.MESSAGE_TOO_BIG,
-                )
-            chunks.append(chunk)
+
+async def gather(socket: WebSocketCommonProtocol, largest: int) -> bytes:
+    """Let the other side send one message in chunks, and put it together, in bounded memory and time.
+
+    Upstream's `receive_websockets_message` takes any number of chunks, however slowly they come.
+
+    Args:
+        socket: the connection, on which a message in chunks has been announced.
+        largest: bytes that the message may have.
+
+    Raises:
+        RefusedMessageError: it has more, or comes too slowly, or is none.
+    """
+    await socket.send(FLAG_STREAM_ALLOW)
+    began = asyncio.get_running_loop().time()
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        try:
+            async with asyncio.timeout_at(began + PATIENCE + size / SLOWEST):
+                chunk = await socket.recv()
+        except TimeoutError:
+            raise RefusedMessageError("a message that comes too slowly") from None
+        if not isinstance(chunk, bytes):
+            raise RefusedMessageError("a text among the chunks of a message", CloseCode.UNSUPPORTED_DATA)
+        if chunk == FLAG_STREAM_CLOSE:
+            return b"".join(chunks)
+        size += len(chunk) + CHUNK_OVERHEAD
+        if size > largest or not chunk:
+            raise RefusedMessageError(
+                f"a message of more than {largest:,} bytes" if chunk else "an empty chunk", CloseCode.MESSAGE_TOO_BIG
+            )
+        chunks.append(chunk)

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import pytest
 import websockets
 from declearn import messaging
+from declearn.communication.api.backend.actions import Accept, ActionMessage, Ping, Reject, Send
 
-from services.errors import IdentityError, NetworkError, RefusedError, TrainingError
+from services.errors import DistrustError, IdentityError, NetworkError, RefusedError, TrainingError
 from services.paths import CA_CERTIFICATE, SERVER_CERTIFICATE, SERVER_KEY, client_certificate, client_key
-from services.transport import tls
+from services.transport import gate, tls
 from services.transport.client import ClientEndpoint, ConnectionLostError
 from services.transport.messages import DEALABLE, PROBES
 from services.transport.server import Loss, ServerEndpoint
+from tests.client.hostile import hostile
 from tests.transport.conftest import PATIENCE, Site, issue
 
 T = TypeVar("T")
@@ -333,6 +335,96 @@ def test_strangers_do_not_disturb(site: Site) -> None:
                     await stranger.send(rubbish)
                 await stranger.wait_closed()
             assert server.client_names == {"client_0"}
+            await client.stop()
+
+    run(scene())
+
+
+# -- a dishonest server -----------------------------------------------------------------------------------------------
+
+
+def frames(*parts: bytes | str) -> Callable[[Any], Coroutine[Any, Any, None]]:
+    """Answer with these frames, whatever they are, and wait for the client to have had enough."""
+
+    async def send(socket: Any) -> None:
+        for part in parts:
+            await socket.send(part)
+        await socket.wait_closed()
+
+    return send
+
+
+def answer(content: bytes | str) -> Callable[[Any], Coroutine[Any, Any, None]]:
+    """Answer with these bytes, and go on."""
+
+    async def send(socket: Any) -> None:
+        await socket.send(content)
+
+    return send
+
+
+START = b"STREAM_START"
+
+
+@pytest.mark.parametrize(
+    ("part", "line"),
+    [
+        (frames(START, *[b"x" * 500] * 3), "the server sent a message of more than 1,000 bytes; wanted at most 1,000 "),
+        (frames(START, *[b"x"] * 20), "the server sent a message of more than 1,000 bytes; wanted at most 1,000 "),
+        (frames(START, b""), "the server sent an empty chunk; wanted at most 1,000 bytes, sent steadily"),
+        (frames(START, "x"), "the server sent a text among the chunks of a message; wanted at most 1,000 "),
+        (frames(START, b"x"), "the server sent a message that comes too slowly; wanted at most 1,000 bytes"),
+        (frames("good morning"), "the server sent a text where a binary message was due; wanted"),
+        (frames(b"x" * (gate.CLIENT_FRAME + 1)), "the server sent a frame that is too large; wanted at most 1,049,600"),
+        (answer(b"hello"), "the server's answer is none: it can't be read"),
+        (answer(Accept("welcome").serialize()), "the server answered a request for a message with 'Accept'"),
+        (answer(Ping().serialize()), "the server answered a request for a message with 'Ping'"),
+        (answer(Reject("a\nb").serialize()), "the server gives client_0 no message: a b"),
+    ],
+)
+def test_a_server_s_answer_is_bounded(monkeypatch: pytest.MonkeyPatch, part: Any, line: str) -> None:
+    """A server whose answer is too large, too slow, malformed or no message ends its client in one line."""
+    monkeypatch.setattr(gate, "PATIENCE", 0.3)
+
+    async def scene() -> None:
+        async with hostile(part) as server:
+            client = server.endpoint()
+            client.largest = 1000
+            await client.start()
+            with pytest.raises((DistrustError, RefusedError)) as caught:
+                await client.recv_message()
+            assert str(caught.value).startswith(line)
+            await client.stop()
+
+    run(scene())
+
+
+def test_a_server_that_does_not_take_messages_is_told_of() -> None:
+    """A message that the server refuses, or answers with what is none, ends its client in one line."""
+
+    async def scene(reply: ActionMessage, kind: type[Exception], line: str) -> None:
+        async with hostile() as server:
+            server.reply = reply
+            client = server.endpoint()
+            await client.start()
+            with pytest.raises(kind, match=line):
+                await client.send_message(messaging.Error("x"))
+            await client.stop()
+
+    run(scene(Reject("full"), RefusedError, "the server takes no message of client_0: full"))
+    run(scene(Send(b"x"), DistrustError, "the server answered a message with 'Send'"))
+
+
+def test_a_message_may_be_as_large_as_it_is_allowed_to() -> None:
+    """Up to its limit a message in chunks is taken."""
+
+    async def scene() -> None:
+        message = messaging.CancelTraining("x" * 3_000_000)
+        async with hostile(message) as server:
+            client = server.endpoint()
+            await client.start()
+            received = await client.recv_message()
+            assert received.deserialize() == message
             await client.stop()
 
     run(scene())
