@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import logging
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,19 @@ from typing import Any
 import numpy as np
 from declearn.fairness.api import FairnessControllerClient, FairnessMetricsComputer
 from declearn.fairness.core import FairnessInMemoryDataset
-from declearn.messaging import FairnessGroups, FairnessSetupQuery, Message, SerializedMessage
+from declearn.messaging import Error, FairnessGroups, FairnessSetupQuery, Message, SerializedMessage
 from declearn.metrics import MeanMetric
 from numpy.typing import NDArray
 
 from services.client.dataset import SCALE, ImageDataset
 from services.client.secagg import SetUpInterruptedError
 from services.client.training import LocalTraining
+from services.errors import DataError
 from services.transport.client import ClientEndpoint
 from services.transport.messages import Grouping
+from services.transport.refusals import one_line
+
+logger = logging.getLogger("fed.client")
 
 GROUP_FILE = "train_group.npy"
 """In a site's own folder: a whole number for each of its training images, in their order; shape (n,)."""
@@ -41,7 +46,7 @@ class GroupedImages(FairnessInMemoryDataset, ImageDataset, register=False):
         folder: of a site's own data, or None.
 
     Raises:
-        ValueError: the site's groups are missing, or are none of its images'.
+        DataError: the site's groups are missing, or are none of its images'.
     """
 
     def __init__(self, images: ImageDataset, grouping: Grouping, folder: Path | None = None) -> None:
@@ -92,15 +97,18 @@ def _attribute(images: ImageDataset, grouping: Grouping, folder: Path | None) ->
 
 def _own_groups(folder: Path | None, count: int) -> NDArray[np.int64]:
     """Read the groups of `count` images from a site's own folder."""
+    wanted = f"a whole number for each training image of this site, in {GROUP_FILE}"
     if folder is None:
-        raise ValueError(f"images that the server deals have no groups of their own; a site's folder has {GROUP_FILE}")
+        raise DataError("images that the server deals have no groups of their own", wanted)
     try:
         groups: NDArray[Any] = np.load(folder / GROUP_FILE, allow_pickle=False)
     except (OSError, ValueError, EOFError) as exc:
-        raise ValueError(f"{folder / GROUP_FILE} can't be read ({exc})") from exc
+        raise DataError(f"{folder / GROUP_FILE} can't be read ({exc})", wanted) from exc
     if groups.shape != (count,) or groups.dtype.kind not in "biu":
-        raise ValueError(
-            f"{folder / GROUP_FILE} holds {groups.dtype} of shape {groups.shape}, not whole numbers of shape ({count},)"
+        raise DataError(
+            f"{folder / GROUP_FILE} holds {groups.dtype} of shape {groups.shape}, not whole numbers of"
+            f" shape ({count},)",
+            wanted,
         )
     return groups.astype(np.int64)
 
@@ -152,7 +160,7 @@ def controller(
         folder: of this client's own data, or None where it is dealt.
 
     Raises:
-        KeyError, RuntimeError, TypeError, ValueError: it does not work with such groups.
+        DataError, KeyError, RuntimeError, TypeError, ValueError: it does not work with such groups.
     """
     manager.train_data = GroupedImages(images, grouping, folder)
     made = FairnessControllerClient.from_setup_query(query, manager)
@@ -181,6 +189,9 @@ class Relay:
             self._under_way.cancel()
 
     async def send_message(self, message: Message) -> None:
+        if isinstance(message, Error):  # declearn's quote what they failed on
+            logger.warning("fairness: %s", one_line(message.message, 400))
+            message = Error("fairness failed; its own log says more")
         await self._there(self._netwk.send_message(message))
 
     async def recv_message(self, timeout: float | None = None) -> SerializedMessage[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from declearn.metrics import Metric, MetricSet
+from declearn.metrics import BinaryRocAUC, Metric, MetricSet
 from numpy.typing import NDArray
 
 ONE_VS_REST = ("binary-classif", "binary-roc")
@@ -16,6 +16,9 @@ ONE_HOT = ("mae", "mse")
 
 FLAT = ("r2",)
 """Metrics of one number a sample: here of each probability, so that 0 is a guess that gives all classes the same."""
+
+MOST_THRESHOLDS = 100_000
+"""Points of a curve; without bounds declearn makes as many as the outputs' range holds."""
 
 
 class ClassMetrics(MetricSet):
@@ -32,7 +35,13 @@ class ClassMetrics(MetricSet):
 def _fitted(
     metric: Metric[Any], labels: NDArray[Any], outputs: NDArray[Any], weights: NDArray[Any] | None
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]:
-    """Turn labels (n,) and probabilities (n, classes) into what `metric` compares."""
+    """Turn labels (n,) and probabilities (n, classes) into what `metric` compares.
+
+    Raises:
+        ValueError: the outputs are so large that a curve over them has no end of points.
+    """
+    if isinstance(metric, BinaryRocAUC) and metric.bound is None and np.ptp(outputs) > MOST_THRESHOLDS * metric.scale:
+        raise ValueError("outputs on a scale of their own; binary-roc needs bounds for them")
     if outputs.ndim == 1:
         return labels, outputs, weights
     if metric.name in ONE_VS_REST:

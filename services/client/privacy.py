@@ -23,7 +23,7 @@ from services.accounting import Budget, Steps, merged, obstacle
 from services.client.dataset import SCALE, ImageDataset
 from services.client.gradients import ClippedGradients
 from services.client.training import LocalTraining
-from services.errors import TrainingError
+from services.errors import DistrustError, TrainingError
 from services.experiment.privacy import Accountant
 
 CHUNK = 128
@@ -32,6 +32,9 @@ CHUNK = 128
 MOST_RISE = 4.0
 """After a new deal, noise may rise by this factor at most; what is left of the budget after that is not worth a round
 that teaches the model nothing."""
+
+MOST_STEPS = 10**6
+"""Steps that are accounted for; a million take `pld` half a minute, a hundred times as many no end."""
 
 SPENT = "the privacy budget is spent"
 
@@ -75,6 +78,9 @@ class PrivateTraining(LocalTraining):
 
         Returns:
             The steps; their count is 0 when the budget allows for none.
+
+        Raises:
+            DistrustError: there are so many that to account for them takes hours.
         """
         request = self._private()
         accountant = cast("Accountant", request.accountant)
@@ -84,12 +90,19 @@ class PrivateTraining(LocalTraining):
         count = (request.n_epoch or 1) * max(1, images // int(request.batches["batch_size"]))
         if request.n_steps is not None:
             count = min(count, request.n_steps) if request.n_epoch else request.n_steps
+        planned = count * max(1, request.rounds - number + 1)
+        if planned + sum(steps.count for steps in (*before, *since)) > MOST_STEPS:
+            raise DistrustError(
+                f"the server asks for {planned:,} steps of DP-SGD",
+                f"at most {MOST_STEPS:,} in all",
+                "ask for fewer rounds or passes",
+            )
         # a server that forgot what this process knows of is not believed
         spent = max(merged([*before, *since]), merged(self._taken), key=budget.spent)
         if since and since[-1].rate == rate:
             noise: float | None = since[-1].noise
         else:
-            noise = budget.noise(spent, rate, count * max(1, request.rounds - number + 1))
+            noise = budget.noise(spent, rate, planned)
             most = MOST_RISE * max((steps.noise for steps in spent), default=math.inf)
             noise = None if noise is not None and noise > most else noise
         if noise is None:

@@ -13,11 +13,15 @@ from declearn.communication.api import NetworkClient
 from declearn.messaging import Message, SerializedMessage
 from declearn.secagg import parse_secagg_config_client
 from declearn.secagg.api import Encrypter, SecaggSetupQuery
+from declearn.secagg.joye_libert.messages import JoyeLibertPublicShare, JoyeLibertSecretShares
+from declearn.secagg.masking import MaskingEncrypter
 from declearn.secagg.utils import IdentityKeys
 
 from services.errors import IdentityError
 from services.paths import secagg_key, secagg_public_key
 from services.transport.client import ClientEndpoint
+
+ALONE = "no peer takes part: the sum would be this client's own update"
 
 
 class SetUpInterruptedError(Exception):
@@ -33,12 +37,21 @@ class SetUpInterruptedError(Exception):
 
 
 class _Channel:
-    """What declearn's protocol sees of the network."""
+    """What declearn's protocol sees of the network.
+
+    Attributes:
+        peers: of Joye-Libert's method, those that this client has shared its key with.
+    """
 
     def __init__(self, netwk: ClientEndpoint) -> None:
+        self.peers = 0
         self._netwk = netwk
 
     async def send_message(self, message: Message) -> None:
+        if isinstance(message, JoyeLibertSecretShares):
+            self.peers = len(message.shares)
+        if isinstance(message, JoyeLibertPublicShare) and self.peers == 0:
+            raise RuntimeError(ALONE)  # it would be the key itself
         await self._netwk.send_message(message)
 
     async def recv_message(self, timeout: float | None = None) -> SerializedMessage[Any]:
@@ -87,8 +100,10 @@ async def set_up(
 
     Raises:
         SetUpInterruptedError: the server broke it off.
-        KeyError, RuntimeError, ValueError: a peer is not trusted, or did not keep to the protocol.
+        KeyError, RuntimeError, ValueError: a peer is not trusted, or did not keep to the protocol; or there is none.
     """
     config = parse_secagg_config_client(secagg_type=kind, id_keys=keys)
     encrypter: Encrypter = await config.setup_encrypter(cast("NetworkClient", _Channel(netwk)), query)
+    if isinstance(encrypter, MaskingEncrypter) and not (encrypter._pos_rng or encrypter._neg_rng):  # noqa: SLF001 - no getter
+        raise RuntimeError(ALONE)
     return encrypter

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import Any, cast
 
 import numpy as np
 import tensorflow as tf
 from declearn import messaging
+from declearn.metrics import MetricState
 from declearn.model.api import Model
 from declearn.model.sklearn import SklearnSGDModel
 from declearn.model.tensorflow import TensorflowModel
@@ -16,8 +18,18 @@ from declearn.typing import Batch
 
 from services.client.dataset import ImageDataset
 from services.client.metrics import ClassMetrics
+from services.errors import DistrustError, told
 from services.linear import LinearModel
 from services.schedules import ScheduledOptimizer
+from services.transport.refusals import one_line
+
+LOSS = "loss"
+"""Name of the metric that declearn adds to those that a server asks for."""
+
+MOST_STEPS = 10**8
+"""Steps up to a round, over all rounds; a schedule that begins anew is taken through them, a million a second."""
+
+logger = logging.getLogger("fed.client")
 
 
 class CompiledModel(TensorflowModel, register=False):
@@ -77,8 +89,9 @@ def local(model: Model[Any]) -> CompiledModel | LinearModel:
 class LocalTraining(TrainingManager):
     """`TrainingManager` that ends within one step when told to, and whose rates follow the federation's rounds.
 
-    Overrides `run_train_step`, which raises `StopIteration` (upstream's own way to end a round early) once interrupted,
-    and `training_round`: upstream's schedules begin anew with each process, and stand still while a client is away.
+    Overrides `run_train_step`, which raises `StopIteration` (upstream's own way to end a round early) once interrupted;
+    `training_round`: upstream's schedules begin anew with each process, and stand still while a client is away; and,
+    with it, `evaluation_round`: upstream tells the server all that an error says, and TensorFlow's quote labels.
     """
 
     model: CompiledModel | LinearModel
@@ -110,13 +123,42 @@ class LocalTraining(TrainingManager):
             images.reseed(seed)
         self.model.reseed(seed)
 
-    def training_round(self, message: messaging.TrainRequest) -> messaging.TrainReply | messaging.Error:
+    def loss_alone(self, states: dict[str, MetricState]) -> dict[str, MetricState]:
+        """Replace the states of all metrics but the loss by those of no image at all, which add nothing to others'."""
+        self.metrics.reset()
+        return {**self.metrics.get_states(), LOSS: states[LOSS]}
+
+    def check_pace(self, message: messaging.TrainRequest) -> None:
+        """Refuse a round so far on that its schedule takes hours to reach.
+
+        Raises:
+            DistrustError: names the round and its steps.
+        """
+        if message.round_i * self._steps(message) > MOST_STEPS:
+            raise DistrustError(
+                f"the server asks for round {message.round_i} of {self._steps(message)} steps each",
+                f"at most {MOST_STEPS:,} steps in all",
+            )
+
+    def _steps(self, message: messaging.TrainRequest) -> int:
         images = self.train_data.get_data_specs().n_samples or 0
-        steps = max(1, images // message.batches["batch_size"]) * (message.n_epoch or 1)
-        steps = min(steps, message.n_steps or steps)
-        self.optim.reach_round(message.round_i, steps)
+        steps: int = max(1, images // message.batches["batch_size"]) * (message.n_epoch or 1)
+        return min(steps, message.n_steps or steps)
+
+    def training_round(self, message: messaging.TrainRequest) -> messaging.TrainReply | messaging.Error:
+        steps = self._steps(message)
         self.progress = (0, steps)
-        return super().training_round(message)
+        try:
+            self.optim.reach_round(message.round_i, steps)
+            return self._training_round(message)
+        except Exception as exc:  # noqa: BLE001 - whatever a step raises is told by its kind
+            return _failed("training", exc)
+
+    def evaluation_round(self, message: messaging.EvaluationRequest) -> messaging.EvaluationReply | messaging.Error:
+        try:
+            return self._evaluation_round(message)
+        except Exception as exc:  # noqa: BLE001 - as above
+            return _failed("evaluation", exc)
 
     def run_train_step(self, batch: Batch) -> None:
         if self._interrupted.is_set():
@@ -128,3 +170,9 @@ class LocalTraining(TrainingManager):
         """Count a step; what was foretold is a floor where a part of a batch is left over."""
         step, steps = self.progress
         self.progress = (step + 1, max(step + 1, steps))
+
+
+def _failed(what: str, error: Exception) -> messaging.Error:
+    """Tell the server that something failed; of what is not our own its kind alone, since it may quote labels."""
+    logger.error("%s failed: %s", what, one_line(error, 4000))
+    return messaging.Error(f"{what} failed ({told(error)})")

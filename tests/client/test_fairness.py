@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from services.client.dataset import SCALE, ImageDataset
 from services.client.fairness import GROUP_FILE, GroupedImages, controller
 from services.client.training import LocalTraining, local
+from services.errors import DataError
 from services.experiment import Plan
 from services.server.model import build_model
 from services.transport.messages import Grouping
@@ -83,7 +84,7 @@ def test_groups_that_are_none_are_refused(tmp_path: Path, content: Any, reason: 
         (tmp_path / GROUP_FILE).write_bytes(content)
     elif content is not None:
         np.save(tmp_path / GROUP_FILE, content)
-    with pytest.raises(ValueError, match=reason):
+    with pytest.raises(DataError, match=reason):
         GroupedImages(images(), Grouping("own", 0.4, None), tmp_path)
 
 

@@ -86,3 +86,11 @@ def test_single_outputs_are_left_as_they_are() -> None:
     metrics = ClassMetrics([Metric.from_specs("mse", {})])
     metrics.update(np.array([1.0, 2.0]), np.array([1.0, 4.0]))
     assert metrics.get_result()["mse"] == 2.0
+
+
+def test_a_curve_over_outputs_of_any_size_is_refused() -> None:
+    """Without bounds a curve has a point for each step of the outputs' range, which a server's model may blow up."""
+    metrics = ClassMetrics([Metric.from_specs("binary-roc", {"scale": 0.1})])
+    metrics.update(np.array([0, 1]), np.array([[0.0, 100.0], [5.0, 1.0]]))
+    with pytest.raises(ValueError, match="outputs on a scale of their own"):
+        metrics.update(np.array([0, 1]), np.array([[0.0, 1e9], [5.0, 1.0]]))

@@ -17,7 +17,7 @@ from services.accounting import Budget, Steps
 from services.client.dataset import ImageDataset
 from services.client.privacy import CHUNK, MOST_RISE, PrivateTraining, chunk
 from services.client.training import CompiledModel
-from services.errors import TrainingError
+from services.errors import DistrustError, TrainingError
 from services.experiment import Plan
 from services.server.model import build_model
 
@@ -185,3 +185,10 @@ def test_batches_fill_their_chunks(batch_size: int) -> None:
     chunks = -(-likely // size)
     assert size <= CHUNK
     assert likely <= chunks * size <= likely + 8 * chunks
+
+
+def test_more_steps_than_can_be_accounted_for_are_refused(model: CompiledModel) -> None:
+    """A plan, or a past, of so many steps that to account for them takes hours is refused before that begins."""
+    training = manager(model)
+    with pytest.raises(DistrustError, match=r"the server asks for .* steps of DP-SGD; wanted at most 1,000,000 in all"):
+        training.spend(1, [Steps(0.1, 1.0, 10**6)], [])

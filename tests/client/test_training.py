@@ -17,6 +17,7 @@ from declearn.optimizer import Optimizer
 
 from services.client.dataset import SCALE, ImageDataset
 from services.client.training import CompiledModel, LocalTraining
+from services.errors import DistrustError
 from services.experiment import Plan
 from services.server.model import build_model
 from tests.support import deadline
@@ -183,3 +184,39 @@ def test_interrupted_training_takes_no_round_until_it_is_resumed(compiled: Compi
     training.resume()
     training.training_round(request(1))
     assert training.steps == 4
+
+
+def test_a_round_out_of_reach_is_refused(compiled: CompiledModel) -> None:
+    """A schedule that begins anew is taken through all steps before: a round that takes hours to reach is refused."""
+    training = manager(compiled)
+    asked = messaging.TrainRequest(10**6, None, {}, {"batch_size": 1}, n_epoch=10, n_steps=None)
+    with pytest.raises(DistrustError, match="the server asks for round 1000000 of 400 steps each; wanted at most"):
+        training.check_pace(asked)
+    training.check_pace(messaging.TrainRequest(10**6, None, {}, {"batch_size": 1}, n_epoch=10, n_steps=100))
+
+
+class _Failing(LocalTraining):
+    """Fails as a library does that names what it failed on."""
+
+    def run_train_step(self, batch: Any) -> None:
+        raise ValueError(f"bad labels: {batch[1]}")
+
+
+def test_an_error_in_a_round_is_told_by_its_kind(compiled: CompiledModel) -> None:
+    """What an error says of the data stays here; of the client's own errors the server learns all."""
+    training = manager(compiled)
+    training.__class__ = _Failing
+    assert training.training_round(request(1)) == messaging.Error("training failed (ValueError; its own log says more)")
+    ask = messaging.EvaluationRequest(1, None, {"batch_size": 0}, None, None)
+    assert training.evaluation_round(ask) == messaging.Error(
+        "evaluation failed (ZeroDivisionError; its own log says more)"
+    )
+
+
+def test_the_loss_alone_is_one_of_images_and_the_rest_of_none(compiled: CompiledModel) -> None:
+    """States that are kept back add nothing to others'."""
+    training = manager(compiled)
+    _, states, _ = training.evaluate_under_constraints({"batch_size": 10, "drop_remainder": False})
+    kept: Any = training.loss_alone(dict(states))
+    assert kept["loss"] == states["loss"]
+    assert kept["multi-classif"].confmat.sum() == 0
