@@ -144,6 +144,13 @@ def _parser() -> argparse.ArgumentParser:
     client.add_argument("--ca-cert", type=Path, default=Path("certs") / CA_CERTIFICATE, help="PEM CA of the server")
     client.add_argument("--identities", type=Path, help="folder of client identities (default: clients/ beside the CA)")
     client.add_argument("--no-client-auth", action="store_true", help="show no certificate")
+    client.add_argument(
+        "--max-parameters",
+        type=_whole(1, 10**12),
+        metavar="N",
+        help=f"numbers that a model may have in its weights (default: {DEFAULTS.max_parameters:,})",
+    )
+    client.add_argument("--no-share-metrics", action="store_true", help="tell the server the loss alone, no metrics")
     client.add_argument("--quiet", dest="verbose", action="store_false", help="show warnings only")
 
     _add_experiments(add, [init, server])
@@ -316,6 +323,8 @@ def _client(options: argparse.Namespace, env: settings.Settings) -> None:
             server_grace=env.server_grace,
             liveness_timeout=env.liveness_timeout,
             anonymous=options.no_client_auth,
+            max_parameters=env.max_parameters if options.max_parameters is None else options.max_parameters,
+            share_metrics=env.share_metrics and not options.no_share_metrics,
         )
     )
 

@@ -49,6 +49,8 @@ class Settings:
         data: folder that holds the data set, or None for the data set's own place.
         models: folder that holds the files which `model.module` names.
         log_format: how log lines are written, `text` or `json`.
+        max_parameters: numbers that a model may have in its weights for a client to train it.
+        share_metrics: a client tells the server what metrics say of its images, beside the loss.
     """
 
     clients: int = 3
@@ -73,6 +75,8 @@ class Settings:
     data: Path | None = None
     models: Path = Path("experiments")
     log_format: str = LOG_FORMATS[0]
+    max_parameters: int = 50_000_000
+    share_metrics: bool = True
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
@@ -108,6 +112,8 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         data=None if (data := _text(env, "DATA")) is None else Path(data),
         models=Path(_text(env, "MODELS") or default.models),
         log_format=log_format(env),
+        max_parameters=_or(_integer(env, "MAX_PARAMETERS", 1, None), default.max_parameters),
+        share_metrics=bool(_or(_integer(env, "SHARE_METRICS", 0, 1), 1)),
     )
     check_clients(settings.clients, settings.max_clients)
     return settings

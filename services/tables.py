@@ -31,7 +31,7 @@ class Round:
         clients: clients whose updates were averaged.
         dropped: clients that began the round and did not finish it.
         loss: validation loss over all clients.
-        accuracy: validation accuracy over all clients.
+        accuracy: validation accuracy over all clients that share it, or None where none does.
         test_loss: loss on the test images.
         test_accuracy: accuracy on the test images.
         bytes_sent: from the server to its clients.
@@ -47,7 +47,7 @@ class Round:
     clients: int
     dropped: int
     loss: float
-    accuracy: float
+    accuracy: float | None
     test_loss: float
     test_accuracy: float
     bytes_sent: int

@@ -135,11 +135,13 @@ class Federation:
         own_data: Path | None = None,
         before_round: Hook | None = None,
         forge: Forger | None = None,
+        **more: Any,
     ) -> asyncio.Task[None]:
         """Start the client `client_<number>`, which is dealt its data unless it has its own.
 
         `before_round` is awaited with the number of each round before the client trains; a text that it gives is
-        reported to the server as this client's error, in place of training. `forge` changes what it replies with.
+        reported to the server as this client's error, in place of training. `forge` changes what it replies with;
+        `more` is what else its session is made with.
         """
         assert self.endpoint is not None
         name, folder = f"client_{number}", self.paths.client_certs
@@ -160,6 +162,7 @@ class Federation:
                 folder=own_data,
                 before_round=before_round,
                 forge=forge,
+                **more,
             ).async_run()
         )
 

@@ -247,6 +247,26 @@ def test_being_stopped_is_a_clients_right(
     assert capfd.readouterr().err == "fed client: stopped by SIGTERM\nfed server: stopped by SIGTERM\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "environment", "taken"),
+    [
+        ([], {}, (50_000_000, True)),
+        (["--max-parameters", "1000"], {"MAX_PARAMETERS": "7"}, (1000, True)),
+        (["--no-share-metrics"], {"SHARE_METRICS": "1", "MAX_PARAMETERS": "7"}, (7, False)),
+        ([], {"SHARE_METRICS": "0"}, (50_000_000, False)),
+    ],
+)
+def test_what_a_client_accepts_and_tells_is_its_own_setting(
+    client: Recorder, monkeypatch: pytest.MonkeyPatch, words: list[str], environment: dict[str, str], taken: Any
+) -> None:
+    """A client's limits come from its own flags, or its own environment."""
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    assert cli.main(["client", *words]) == 0
+    (options,) = client.args
+    assert (options.max_parameters, options.share_metrics) == taken
+
+
 def test_a_refused_client_ends_with_the_code_of_refusal(client: Recorder, capfd: pytest.CaptureFixture[str]) -> None:
     """A refusal is no success, though the client is not to blame."""
     client.outcome = RefusedError("the server refused client_0: no")

@@ -32,7 +32,6 @@ ELSEWHERE = {
     "server/main.py": "tests/server/test_federation.py: whole runs, from start to results",
     "client/main.py": "tests/server/test_federation.py: sessions of real clients",
     "client/secagg.py": "tests/server/test_secagg.py: a set-up takes both ends; its keys are read in tests/init",
-    "client/session.py": "tests/server/test_federation.py: sessions of real clients",
 }
 """Source files that are tested in a file of another name, and why."""
 

@@ -45,6 +45,9 @@ def test_an_empty_environment_gives_the_defaults() -> None:
         ("DENYLIST", "deny", {"denylist": Path("deny")}),
         ("CLIENT_NAME", "client_9", {"client_name": "client_9"}),
         ("MODELS", "models", {"models": Path("models")}),
+        ("MAX_PARAMETERS", "1000", {"max_parameters": 1000}),
+        ("SHARE_METRICS", "0", {"share_metrics": False}),
+        ("SHARE_METRICS", "1", {"share_metrics": True}),
         ("FED_ROOT", "/fed", {"root": Path("/fed")}),
     ],
 )
@@ -78,6 +81,9 @@ def test_every_field_has_a_key() -> None:
         ("STATUS_PORT", "-1", "a whole number from 0 to 65535"),
         ("STATUS_PORT", "65536", "a whole number from 0 to 65535"),
         ("CONNECT_TIMEOUT", "0", "a whole number of at least 1"),
+        ("MAX_PARAMETERS", "0", "a whole number of at least 1"),
+        ("SHARE_METRICS", "2", "a whole number from 0 to 1"),
+        ("SHARE_METRICS", "no", "a whole number from 0 to 1"),
     ],
 )
 def test_what_is_out_of_range_is_refused(key: str, text: str, wanted: str) -> None:

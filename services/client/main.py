@@ -15,6 +15,7 @@ from services.client.session import Session
 from services.errors import UsageError
 from services.paths import secagg_key
 from services.readers.folder import load_site
+from services.settings import Settings
 from services.signals import until_stopped
 from services.terminal import live
 from services.terminal.picture import ClientPicture
@@ -39,6 +40,8 @@ class ClientOptions:
         server_grace: seconds to keep trying to reach a server that was lost.
         liveness_timeout: seconds after which a silent server is taken for gone.
         anonymous: show no certificate (a server without client authentication).
+        max_parameters: numbers that a model may have in its weights.
+        share_metrics: tell the server metrics beside the loss.
     """
 
     server_uri: str
@@ -51,6 +54,8 @@ class ClientOptions:
     server_grace: float = 120.0
     liveness_timeout: float = 20.0
     anonymous: bool = False
+    max_parameters: int = Settings.max_parameters
+    share_metrics: bool = Settings.share_metrics
 
 
 def run(options: ClientOptions) -> None:
@@ -88,7 +93,14 @@ def run(options: ClientOptions) -> None:
         async def take_part(board: live.Board | None) -> None:
             # a declearn client may only be made inside the event loop that it runs in
             session = Session(
-                endpoint, shard=own, deal=deal, server_grace=options.server_grace, keys=keys, folder=options.own_data
+                endpoint,
+                shard=own,
+                deal=deal,
+                server_grace=options.server_grace,
+                keys=keys,
+                folder=options.own_data,
+                max_parameters=options.max_parameters,
+                share_metrics=options.share_metrics,
             )
             if board is not None:
                 board.show(ClientPicture(name, session.look))

@@ -22,13 +22,15 @@ from declearn.messaging import Message, SerializedMessage
 from declearn.secagg import messaging as secagg_messaging
 from declearn.secagg.api import SecaggSetupQuery
 from declearn.secagg.utils import IdentityKeys
-from declearn.utils.serialize import msgpack_deserialize, msgpack_serialize
+from declearn.utils.serialize import msgpack_serialize
 
 from services import engine, logs
 from services.accounting import Steps
 from services.client import secagg
 from services.client.dataset import check_fit, datasets, nothing
-from services.errors import DataError, FedError, LostError, NetworkError, TrainingError
+from services.client.guard import Guard
+from services.errors import DataError, DistrustError, FedError, LostError, NetworkError, TrainingError, told
+from services.settings import Settings
 from services.shards import Shard
 from services.transport.client import ClientEndpoint, ConnectionLostError, DismissedError
 from services.transport.messages import (
@@ -41,6 +43,7 @@ from services.transport.messages import (
     StandBy,
     StateQuery,
 )
+from services.transport.refusals import one_line
 
 if TYPE_CHECKING:
     from declearn.communication.api import NetworkClient
@@ -67,6 +70,8 @@ class Session(FederatedClient):
         server_grace: seconds to keep trying to reach a server that was lost.
         keys: for secure aggregation, or None where this client does not take part in any.
         folder: of this client's own data, where fairness finds the groups of its images; or None.
+        max_parameters: numbers that a model may have in its weights.
+        share_metrics: tell the server what metrics say of this client's images, beside the loss.
     """
 
     netwk: ClientEndpoint
@@ -81,11 +86,15 @@ class Session(FederatedClient):
         server_grace: float = 120.0,
         keys: IdentityKeys | None = None,
         folder: Path | None = None,
+        max_parameters: int = Settings.max_parameters,
+        share_metrics: bool = Settings.share_metrics,
     ) -> None:
         # upstream wants its training set now; ours may only be known once the server has dealt it
         train, valid = (nothing(), None) if shard is None else datasets(shard, None)
-        super().__init__(netwk=netwk, train_data=train, valid_data=valid, verbose=False)
+        super().__init__(netwk=netwk, train_data=train, valid_data=valid, share_metrics=share_metrics, verbose=False)
         self.logger = logger
+        self._guard = Guard(max_parameters)
+        netwk.read = self._guard.read
         self._deal = deal
         self._classes = None if shard is None else shard.classes
         self._server_grace = server_grace
@@ -143,9 +152,18 @@ class Session(FederatedClient):
             await self.netwk.stop()
 
     async def _attend(self) -> None:
-        """Do what the server asks, until it says that training is over."""
-        while not await self.handle_message(await self.netwk.recv_message()):
-            pass
+        """Do what the server asks, until it says that training is over.
+
+        Raises:
+            DistrustError: it asks for what this client does not do; it is told so.
+        """
+        try:
+            while not await self.handle_message(await self.netwk.recv_message()):
+                pass
+        except DistrustError as exc:
+            with contextlib.suppress(FedError):  # it may be gone, or have sent what is none
+                await self.netwk.send_message(messaging.Error(str(exc)))
+            raise
 
     async def handle_message(self, ser_msg: SerializedMessage[Any]) -> bool:
         """Replace upstream's dispatch: initialisation and dealing may come at any time, not only first."""
@@ -161,7 +179,7 @@ class Session(FederatedClient):
         if kind in answers:
             await answers[kind](ser_msg.deserialize())
         elif issubclass(kind, StandBy):
-            logger.warning("standing by: %s", ser_msg.deserialize().reason)
+            logger.warning("standing by: %s", one_line(ser_msg.deserialize().reason, 400))
         elif issubclass(kind, Grouping | messaging.FairnessSetupQuery | messaging.FairnessQuery):
             return await self._see_to_fairness(ser_msg.deserialize())
         elif issubclass(kind, messaging.InitRequest):
@@ -170,12 +188,14 @@ class Session(FederatedClient):
             return await self._agree_on_secrets(ser_msg)
         elif issubclass(kind, messaging.Error):
             # what declearn's protocols send when a peer failed; the server goes on with something else
-            logger.info("the server says: %s", ser_msg.deserialize().message)
+            logger.info("the server says: %s", one_line(ser_msg.deserialize().message, 400))
         elif issubclass(kind, messaging.CancelTraining):
-            raise TrainingError(f"the server cancelled training ({ser_msg.deserialize().reason})")
-        else:
+            raise TrainingError(f"the server cancelled training ({one_line(ser_msg.deserialize().reason, 400)})")
+        elif issubclass(kind, messaging.TrainRequest | messaging.EvaluationRequest | messaging.StopTraining):
             over: bool = await super().handle_message(ser_msg)
             return over
+        else:
+            raise DistrustError(f"the server sent {kind.typekey!r}", "a request that a client takes")
         return False
 
     async def _take_deal(self, message: Deal) -> None:
@@ -186,7 +206,7 @@ class Session(FederatedClient):
             shard = await asyncio.to_thread(self._deal, message.size, message.seat)
         except FedError as exc:
             logger.error("%s", exc)
-            await self.netwk.send_message(messaging.Error(str(exc)))
+            await self.netwk.send_message(messaging.Error(told(exc)))
             return
         self.train_data, self.valid_data = datasets(shard, message.seed)
         self._seed = message.seed
@@ -234,12 +254,15 @@ class Session(FederatedClient):
                 logger="declearn.client",
                 verbose=False,
             )
+        except DistrustError:
+            raise
         except DataError as exc:
-            await self.netwk.send_message(messaging.Error(str(exc)))
+            await self.netwk.send_message(messaging.Error(told(exc)))
             raise
         except Exception as exc:
-            await self.netwk.send_message(messaging.Error(repr(exc)))
-            raise TrainingError(f"the server's model can't be set up ({exc})") from exc
+            await self.netwk.send_message(messaging.Error(told(exc)))
+            raise TrainingError(f"the server's model can't be set up ({one_line(exc, 400)})") from exc
+        self.netwk.largest = self._guard.accept(model)
         self._init_request, self._round_start = ser_msg.bin_data, (0, {})
         await self.netwk.send_message(messaging.InitReply())
 
@@ -256,6 +279,7 @@ class Session(FederatedClient):
     async def _tell_spending(self, message: SpendingQuery) -> None:
         """Decide on the steps of the coming round, and tell the server, which keeps account."""
         manager = self._private()
+        self._guard.check_work(1, _images(self.train_data))
         before, since = (
             [Steps(rate, noise, int(count)) for rate, noise, count in part] for part in (message.before, message.since)
         )
@@ -272,6 +296,8 @@ class Session(FederatedClient):
     async def training_round(self, message: messaging.TrainRequest) -> None:
         """Replace upstream's, which trains inside the event loop."""
         manager = self._manager()
+        self._guard.check_work(message.batches["batch_size"], _images(self.train_data))
+        manager.check_pace(message)
         logger.info("round %d: training", message.round_i, extra={"round": message.round_i})
         if message.round_i == self._round_start[0]:
             # that round is run again, since it did not count: so does what this client's optimizer learned in it
@@ -287,15 +313,19 @@ class Session(FederatedClient):
         await self.netwk.send_message(reply)
 
     async def evaluation_round(self, message: messaging.EvaluationRequest) -> None:
-        """Replace upstream's, which evaluates inside the event loop."""
+        """Replace upstream's, which evaluates inside the event loop, and takes all metrics away that are not shared.
+
+        Without them a server takes the mean loss for the sum of it; and under secure aggregation nobody's can be added.
+        """
         manager = self._manager()
+        self._guard.check_work(message.batches["batch_size"], _images(self.valid_data or self.train_data))
 
         def work() -> Message:
             reply = manager.evaluation_round(message)
             if isinstance(reply, messaging.EvaluationReply):
                 logger.info("round %d: validation loss %.4f", message.round_i, reply.loss)
                 if not self.share_metrics:
-                    reply.metrics.clear()
+                    reply.metrics = manager.loss_alone(reply.metrics)
             return self._protected(reply, secagg_messaging.SecaggEvaluationReply)
 
         with self._busy("evaluating", message.round_i):
@@ -312,7 +342,11 @@ class Session(FederatedClient):
             return reply
         if self._encrypter is None:
             return messaging.Error("secure aggregation is not set up")
-        encrypted: Message = kind.from_cleartext_message(cleartext=reply, encrypter=self._encrypter)
+        try:
+            encrypted: Message = kind.from_cleartext_message(cleartext=reply, encrypter=self._encrypter)
+        except Exception as exc:  # noqa: BLE001 - declearn's raise of many kinds where a figure is not finite
+            logger.error("encryption failed: %s", one_line(exc, 400))
+            return messaging.Error(f"encryption failed ({told(exc)})")
         return encrypted
 
     async def _agree_on_secrets(self, query: SerializedMessage[SecaggSetupQuery]) -> bool:
@@ -326,11 +360,21 @@ class Session(FederatedClient):
             return await self.handle_message(exc.message)
         except (KeyError, RuntimeError, ValueError) as exc:
             logger.warning("secure aggregation was not set up: %s", exc)
-            await self.netwk.send_message(messaging.Error(f"secure aggregation was not set up ({exc})"))
+            await self.netwk.send_message(messaging.Error(f"secure aggregation was not set up ({told(exc)})"))
         return False
 
     async def _see_to_fairness(self, message: Message) -> bool:
-        """Answer what is asked about groups of images; tells whether it was broken off by the end of all."""
+        """Answer what is asked about groups of images; tells whether it was broken off by the end of all.
+
+        Raises:
+            DistrustError: this client keeps to itself what groups its images are in, and how the model does on them.
+        """
+        if not self.share_metrics:
+            raise DistrustError(
+                "the server asks for figures of groups of images, and this client shares the loss alone",
+                "a federation without fairness",
+                "set SHARE_METRICS=1 to take part in this one",
+            )
         if isinstance(message, messaging.FairnessSetupQuery):
             return await self._exchange(self._set_up_fairness, message)
         if isinstance(message, messaging.FairnessQuery):
@@ -345,12 +389,14 @@ class Session(FederatedClient):
         if self._grouping is None:
             raise ValueError("the server did not tell what a group is")
         images = cast("ImageDataset", self.train_data)
+        self._guard.check_work(1, len(images.feats))
         self.fairness = controller(query, self._manager(), images, self._grouping, self._folder)
         await self.fairness.setup_fairness(relay, None)
 
     async def _measure_fairness(self, relay: NetworkClient, query: messaging.FairnessQuery) -> None:
         if self.fairness is None:
             raise ValueError("fairness is not set up")
+        self._guard.check_work(query.batch_size, _images(self.train_data))
         await self.fairness.run_fairness_round(relay, query, None)
 
     async def _exchange(self, part: Callable[[NetworkClient, Any], Coroutine[Any, Any, None]], query: Message) -> bool:
@@ -364,20 +410,29 @@ class Session(FederatedClient):
             return await self.handle_message(exc.message)
         except (RuntimeError, MessageTypeException) as exc:  # which declearn has told the server of
             logger.warning("fairness: %s", exc)
-        except (AssertionError, LookupError, TypeError, ValueError) as exc:
+        except (AssertionError, DataError, LookupError, TypeError, ValueError) as exc:
             logger.warning("fairness: %s", exc)
-            await self.netwk.send_message(messaging.Error(f"fairness: {exc}"))
+            await self.netwk.send_message(messaging.Error(f"fairness: {told(exc)}"))
         return False
 
     async def _see_to_state(self, message: StateQuery | ClientState) -> None:
         """Tell the state of this client's optimizer, or take up the one that an earlier process of it had."""
         optim = self._manager().optim
         if isinstance(message, ClientState):
-            state = msgpack_deserialize(message.state)
-            state["modules"] = [tuple(module) for module in state["modules"]]
-            optim.set_state(state)
+            state = self._guard.state(message.state)
+            try:
+                optim.set_state(state)
+            except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as exc:
+                raise DistrustError(
+                    f"the server's state of the optimizer does not fit ({one_line(repr(exc))})", "one that it was given"
+                ) from exc
             self._round_start = (0, {})
             await self.netwk.send_message(message)
+        elif self._secagg is not None:
+            raise DistrustError(
+                "the server asks for the state of this client's optimizer, which is made of its updates alone",
+                "sums over all clients, under secure aggregation",
+            )
         else:
             await self.netwk.send_message(ClientState(msgpack_serialize(optim.get_state())))
 
@@ -434,6 +489,11 @@ class Session(FederatedClient):
     async def _ready(self) -> None:
         if self._preloaded is not None:
             await self._preloaded
+
+
+def _images(data: Any) -> int:
+    """Tell how many images there are to work on."""
+    return data.get_data_specs().n_samples or 0
 
 
 def _preload() -> None:

@@ -47,7 +47,8 @@ def reason_to_stop(spec: EarlyStop, rounds: Iterable[Round]) -> str | None:
     number = 0
     for row in rounds:
         number = row.round
-        rule.update(getattr(row, spec.metric))
+        figure = getattr(row, spec.metric)
+        rule.update(math.nan if figure is None else figure)
     if rule.keep_training:
         return None
     enough = f" by more than {spec.tolerance:g}{' of the best' if spec.relative else ''}" if spec.tolerance else ""

@@ -20,7 +20,7 @@ import numpy as np
 from declearn import messaging
 from declearn.main import FederatedServer
 from declearn.main.config import EvaluateConfig, FLOptimConfig, TrainingConfig
-from declearn.metrics import MetricSet
+from declearn.metrics import MeanMetric, MetricSet
 from declearn.model.api import Model
 from declearn.secagg import messaging as secagg_messaging
 
@@ -495,29 +495,37 @@ class Federation(FederatedServer):
         )
         self.folder.add_round(round_, clients, measures)
         logger.info(
-            "round %d/%d: %.1f s, %d clients, loss %.4f, accuracy %.4f, test accuracy %.4f%s",
+            "round %d/%d: %.1f s, %d clients, loss %.4f, %stest accuracy %.4f%s",
             round_.round,
             self.plan.rounds,
             round_.seconds,
             round_.clients,
             loss,
-            accuracy,
+            "" if accuracy is None else f"accuracy {accuracy:.4f}, ",
             score.accuracy,
             "" if round_.epsilon is None else f", epsilon {round_.epsilon:.2f}",
             extra={"round": round_.round, "event": "round"},
         )
 
-    def _summarise(self, evaluated: dict[str, messaging.EvaluationReply]) -> tuple[float, float]:
+    def _summarise(self, evaluated: dict[str, messaging.EvaluationReply]) -> tuple[float, float | None]:
         """Average the clients' validation figures, and keep the weights with the lowest loss."""
         if not evaluated:
-            return float("nan"), float("nan")
-        loss, _ = self._aggregate_evaluation_results(evaluated)
+            return float("nan"), None
+        loss, _ = self._aggregate_evaluation_results({name: _weighted(reply) for name, reply in evaluated.items()})
         self._losses.append(loss)
         # with central privacy the last one: to choose by the clients' own losses would tell of them
         if loss == min(self._losses) or isinstance(self.private, CentralPrivacy):
             self._best = self.model.get_weights(trainable=True)
             self.best_round = self.round
         return float(loss), self.recorder.accuracy()
+
+
+def _weighted(reply: messaging.EvaluationReply) -> messaging.EvaluationReply:
+    """Give a stock client's loss without metrics its weight; upstream adds it up as if it were a sum over steps."""
+    if reply.metrics:
+        return reply
+    state = MeanMetric.state_cls(reply.loss * reply.n_steps, reply.n_steps)
+    return dataclasses.replace(reply, metrics={"loss": state})
 
 
 def model_bytes(model: Model[Any]) -> int:

@@ -31,10 +31,10 @@ class Recorder:
         self._wanted = wanted
         self._hidden = hidden
 
-    def accuracy(self) -> float:
-        """Tell the accuracy in the states that were set last."""
-        found = [metric for metric in self._metrics.metrics if metric.name == ACCURACY]
-        return float(found[0].get_result()["accuracy"]) if found else float("nan")
+    def accuracy(self) -> float | None:
+        """Tell the accuracy in the states that were set last; None where they count no image: nobody shares them."""
+        found = [metric for metric in self._metrics.metrics if metric.name == ACCURACY and _counts(metric)]
+        return float(found[0].get_result()["accuracy"]) if found else None
 
     def measures(self, number: int, client: str = ALL) -> list[Measure]:
         """Tell what the wanted metrics say in the states that were set last.
@@ -46,7 +46,7 @@ class Recorder:
         return [
             Measure(number, client, f"{metric.name}.{key}", value)
             for metric in self._metrics.metrics
-            if metric.name in self._wanted
+            if metric.name in self._wanted and _counts(metric)
             for key, value in _scalars(metric, by_class=client == ALL)
         ]
 
@@ -98,6 +98,12 @@ class Recorder:
         """Make the row of a client that was there and had no part in a round."""
         row, _ = self.client(number, name, seat, None, None, Loss("idle", "not drawn"), Traffic())
         return row
+
+
+def _counts(metric: Metric[Any]) -> bool:
+    """Tell whether a metric has seen any image: its states are not those that it begins with."""
+    found, empty = (vars(states) for states in (metric.get_states(), metric.build_initial_states()))
+    return any(not np.array_equal(found[key], empty[key]) for key in empty)
 
 
 def _scalars(metric: Metric[Any], *, by_class: bool) -> list[tuple[str, float]]:

@@ -165,6 +165,9 @@ def test_sites_tell_the_groups_of_their_own_images(small: Paths) -> None:
     assert [row["clients"] for row in federation.table("history.csv")] == ["2", "2"]
     (refused,) = [row for row in federation.table("events.csv") if row["event"] == "refused"]
     assert refused["client"] == "client_2"
-    assert "train_group.npy can't be read" in refused["detail"]
+    assert refused["detail"] == (
+        "fairness: its data can't be used; wanted a whole number for each training image of this site, in"
+        " train_group.npy"
+    )
     accuracies = [name for name in measures(federation)["2"] if name.startswith("fairness.accuracy.")]
     assert accuracies == [f"fairness.accuracy.{label}.{group}" for label in (0, 1) for group in (0, 1)]

@@ -19,7 +19,7 @@ from declearn import messaging
 from declearn.messaging import Message
 
 from services import shards
-from services.errors import ConflictError, DataError, QuorumError, TrainingError
+from services.errors import ConflictError, DataError, DistrustError, QuorumError, TrainingError
 from services.init import folders
 from services.paths import Paths
 from services.report import main as report
@@ -246,6 +246,7 @@ def test_images_by_class_train_clients_and_sites(tmp_path: Path) -> None:
     ends: list[BaseException | None] = []
     run(scene())
     assert [type(end) for end in ends] == [type(None), type(None), DataError]
+    assert str(ends[2]).startswith("this site names 2 classes; wanted 3")
     assert federation.summary["dataset"] == "own"
     rows = [row for row in federation.table("clients.csv") if row["round"] == "2"]
     assert [(row["client"], row["size"], row["state"]) for row in rows] == [
@@ -253,9 +254,9 @@ def test_images_by_class_train_clients_and_sites(tmp_path: Path) -> None:
         ("client_1", "", "trained"),
     ]
     refused = [row for row in federation.table("events.csv") if row["event"] == "refused"]
-    assert [(row["client"], row["detail"].split(";")[0]) for row in refused] == [
-        ("client_2", "this site names 2 classes"),
-    ]
+    assert [(row["client"], row["detail"]) for row in refused] == [
+        ("client_2", "its data can't be used; wanted 3, as the federation's model tells 3 classes apart"),
+    ], "what it has stays its own"
 
 
 def test_too_few_clients_in_time_stop_the_run_with_the_number(small: Paths) -> None:
@@ -277,6 +278,29 @@ def test_too_few_clients_in_time_stop_the_run_with_the_number(small: Paths) -> N
     run(scene())
     assert federation.summary["status"] == "stopped"
     assert federation.summary["reason"].startswith("1 of 2 clients joined")
+
+
+def test_a_client_that_refuses_the_model_is_left_out_with_its_reason(small: Paths) -> None:
+    """Who gives a model less room than it needs says so, and leaves; the others train it."""
+    federation = Federation(small, plan(rounds=1))
+
+    async def scene() -> None:
+        async with federation.server() as (_, server):
+            clients = [federation.client(0), federation.client(1, max_parameters=1000)]
+            await server
+            ends.extend(await asyncio.gather(*clients, return_exceptions=True))
+
+    ends: list[BaseException | None] = []
+    run(scene())
+    line = (
+        "the server's model has 54,412 parameters; wanted at most 1,000;"
+        " raise MAX_PARAMETERS (`fed client --max-parameters`) if this machine is to train it"
+    )
+    assert [type(end) for end in ends] == [type(None), DistrustError]
+    assert str(ends[1]) == line
+    assert federation.summary["status"] == "completed"
+    (refused,) = [row for row in federation.table("events.csv") if row["event"] == "refused"]
+    assert (refused["client"], refused["detail"]) == ("client_1", line)
 
 
 def test_a_client_that_goes_during_a_round_costs_no_more_than_its_part(small: Paths) -> None:
