@@ -163,7 +163,7 @@ class View:
             return "joining", ""
         if mailbox.owed:
             return "late", "it is still at work on what is over"
-        if mailbox.asked:
+        if mailbox.due:
             return AT_WORK.get(self.phase, "preparing"), ""
         return self._rest(name, member)
 

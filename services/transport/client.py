@@ -36,7 +36,7 @@ from services.errors import (
 )
 from services.transport.answers import read_answer
 from services.transport.gate import CLIENT_FRAME, RefusedMessageError, gather
-from services.transport.hub import NAME_IN_USE
+from services.transport.hub import NAME_IN_USE, PUT_OUT
 from services.transport.messages import DEALABLE, PROBES, progress_payload
 from services.transport.refusals import one_line
 from services.transport.server import CLOSE_TIMEOUT, FAILED, LIVENESS_TIMEOUT, MOST_FRAMES
@@ -197,7 +197,10 @@ class ClientEndpoint(WebsocketsClient, register=False):
             refusal = one_line(reply.flag)
         if refusal in TRANSIENT_REFUSALS:
             return refusal
-        raise RefusedError(f"the server refused {self.name}: {refusal}", "", "join under the name of your certificate")
+        remedy = "join under the name of your certificate"
+        if refusal.startswith(PUT_OUT):
+            remedy = "mend what that names; then ask who operates the federation"
+        raise RefusedError(f"the server refused {self.name}: {refusal}", "", remedy)
 
     async def register(self) -> bool:
         """Tell that this client has joined: `start` does so, or raises."""

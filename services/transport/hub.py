@@ -29,6 +29,10 @@ LONGEST_NAME = 64
 
 NAME_IN_USE = "another client is connected under this name"
 
+PUT_OUT = "put out of this run"
+
+UNASKED = "a message that nobody asked for"
+
 
 class ClientGoneError(LostError):
     """A client left, or its connection was lost, while something was expected of it.
@@ -54,8 +58,9 @@ class Mailbox:
         traits: what its handshake said of it (see `services.transport.messages`).
         outgoing: message it has yet to collect.
         incoming: message nobody has yet read.
+        asked: request of an exchange that is yet to be collected: what is sent before that is no reply to it.
         owed: replies that came too late for their round and are discarded on arrival.
-        asked: a reply is awaited from it.
+        due: a reply is awaited from it.
         gone: why it left, or None while it is connected.
     """
 
@@ -64,8 +69,9 @@ class Mailbox:
     traits: frozenset[str] = frozenset()
     outgoing: bytes | None = None
     incoming: bytes | None = None
+    asked: bytes | None = None
     owed: int = 0
-    asked: bool = False
+    due: bool = False
     gone: str | None = None
     _waiters: set[asyncio.Future[None]] = field(default_factory=set)
 
@@ -99,6 +105,9 @@ class Hub(MessagesHandler):
         name_of: tells the name proven by a connection's certificate, or None where none was shown.
         traits_of: tells what a connection's handshake said of its client.
         refusals: where is noted who was refused.
+
+    Attributes:
+        put_out: by name, why a client may join no more.
     """
 
     def __init__(
@@ -119,6 +128,7 @@ class Hub(MessagesHandler):
         self._name_of = name_of
         self._traits_of = traits_of
         self.refusals = refusals or Refusals()
+        self.put_out: dict[str, str] = {}
         self._last_join = -math.inf
         self._lobby = Mailbox("", None)  # woken whenever somebody joins or leaves
 
@@ -196,6 +206,10 @@ class Hub(MessagesHandler):
         if proven is not None and proven in self.mailboxes and self.mailboxes[proven].context is not context:
             self.refusals.note(proven, "another client is connected under its name")
             return Reject(NAME_IN_USE)
+        reason = self.put_out.get(message.name if proven is None else proven)
+        if reason is not None:
+            self.refusals.note(proven or message.name, PUT_OUT)
+            return Reject(f"{PUT_OUT}: {reason}")
         answer: Accept | Reject = await super()._handle_join_request(message, context)
         return answer
 
@@ -221,6 +235,9 @@ class Hub(MessagesHandler):
                 self.on_late(mailbox.name)
             return Ping()
         await mailbox.until(lambda: mailbox.incoming is None or mailbox.gone is not None)
+        if mailbox.asked is not None and mailbox.outgoing is mailbox.asked:
+            self.refusals.note(mailbox.name, UNASKED)
+            return Ping()
         mailbox.incoming = message.content
         mailbox.notify()
         return Ping()
@@ -311,7 +328,8 @@ class Hub(MessagesHandler):
     async def exchange(self, request: bytes, client: str, timeout: float | None = None) -> bytes:
         """Send one request and wait for the one reply to it.
 
-        A request that is not collected by the deadline is withdrawn; a reply that comes after it is discarded.
+        A request that is not collected by the deadline is withdrawn; a reply that comes after it is discarded, and so
+        is a message that was sent before the request was collected.
 
         Raises:
             TimeoutError: no reply came in `timeout` seconds.
@@ -320,16 +338,21 @@ class Hub(MessagesHandler):
         loop = asyncio.get_running_loop()
         deadline = None if timeout is None else loop.time() + timeout
         mailbox = self._open(client)
-        mailbox.asked = True
+        mailbox.asked, mailbox.due = request, True
+        if self._take(mailbox) is not None:
+            self.refusals.note(client, UNASKED)
         try:
-            await self.send_message(request, client, timeout)
+            try:
+                await self.send_message(request, client, timeout)
+            finally:
+                mailbox.asked = None
             try:
                 return await self._receive(mailbox, None if deadline is None else max(0.0, deadline - loop.time()))
             except TimeoutError:
                 mailbox.owed += 1
                 raise
         finally:
-            mailbox.asked = False
+            mailbox.due = False
 
     async def _receive(self, mailbox: Mailbox, timeout: float | None) -> bytes:
         await mailbox.until(lambda: mailbox.incoming is not None or mailbox.gone is not None, timeout)

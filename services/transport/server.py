@@ -138,6 +138,7 @@ class ServerEndpoint(WebsocketsServer, register=False):
         self.door = Door(denied=denied)
         self.handler: Hub = Hub(name_of=_proven_name, traits_of=_traits, refusals=self.door.refusals)
         self.traffic: dict[str, Traffic] = collections.defaultdict(Traffic)
+        self._denied = frozenset(denied())
 
     @property
     def authenticates(self) -> bool:
@@ -198,8 +199,7 @@ class ServerEndpoint(WebsocketsServer, register=False):
             failed: the run has failed.
         """
         code = FAILED if failed else CloseCode.NORMAL_CLOSURE
-        words = one_line(reason, 400).encode()[:LONGEST_REASON].decode(errors="ignore")
-        closing = (socket.close(code, words) for socket in list(self.handler.registered_clients))
+        closing = (socket.close(code, _in_frame(reason)) for socket in list(self.handler.registered_clients))
         await asyncio.gather(*closing, return_exceptions=True)
 
     def traits(self, client: str) -> frozenset[str]:
@@ -301,9 +301,25 @@ class ServerEndpoint(WebsocketsServer, register=False):
                 await gate.close()
             await watch
 
+    def put_out(self, client: str, reason: str) -> None:
+        """Close a client's connection, and let it join no more; until it comes onto the denylist and off again.
+
+        Args:
+            client: its name.
+            reason: why, in a few words; it is told.
+        """
+        self.handler.put_out[client] = reason
+        mailbox = self.handler.mailboxes.get(client)
+        if mailbox is not None:
+            self.handler.depart(mailbox.context, reason, clean=True)
+            mailbox.context.fail_connection(CloseCode.POLICY_VIOLATION, _in_frame(reason))
+
     def enforce_denials(self) -> None:
-        """Close the connections of those who have come onto the denylist."""
-        denied = self.door.denied()
+        """Close the connections of those who have come onto the denylist; who comes off it may join again."""
+        denied = frozenset(self.door.denied())
+        for name in self._denied - denied:
+            self.handler.put_out.pop(name, None)
+        self._denied = denied
         for gate in [gate for gate in self.door.open if gate.name in denied]:
             self.door.refusals.note(gate.peer, DENIED)
             self.handler.depart(gate, DENIED, clean=True)
@@ -324,11 +340,16 @@ def _read(content: bytes, expected: type[Message]) -> Message | Loss:
         if kind.typekey == "error":
             return Loss("error", one_line(serialized.deserialize().message, 400))
         if not issubclass(kind, expected):
-            return Loss("error", f"answered with {kind.typekey!r} where {expected.typekey!r} was due")
+            return Loss(REFUSED, f"answered with {kind.typekey!r} where {expected.typekey!r} was due")
         reply: Message = serialized.deserialize()
     except Exception as exc:  # noqa: BLE001 - a hostile message can make a parser raise anything
-        return Loss("error", f"unreadable answer ({one_line(f'{type(exc).__name__}: {exc}')})")
+        return Loss(REFUSED, f"unreadable answer ({one_line(f'{type(exc).__name__}: {exc}')})")
     return reply
+
+
+def _in_frame(reason: str) -> str:
+    """Word a reason so that a close frame has room for it."""
+    return one_line(reason, 400).encode()[:LONGEST_REASON].decode(errors="ignore")
 
 
 async def _together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

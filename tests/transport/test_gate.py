@@ -193,6 +193,35 @@ def test_a_member_that_is_denied_is_put_out(site: Site) -> None:
     run(scene())
 
 
+def test_a_member_that_is_put_out_may_return_when_the_operator_says_so(site: Site) -> None:
+    """It is closed on and let in no more, with the reason; on the denylist and off it again, it may join."""
+    denied: set[str] = set()
+
+    async def scene() -> None:
+        async with site.server(denied=lambda: denied) as server:
+            client = site.client(server)
+            await client.start()
+            server.put_out("client_0", "it sent rubbish")
+            await asyncio.wait_for(client.lost(), PATIENCE)
+            assert server.client_names == set()
+            with pytest.raises(RefusedError, match="put out of this run: it sent rubbish; mend what that names"):
+                await client.start()
+            server.enforce_denials()
+            with pytest.raises(RefusedError, match="put out of this run"):
+                await client.start()
+            denied.add("client_0")
+            server.enforce_denials()
+            with pytest.raises(RefusedError, match="does not let this identity take part"):
+                await client.start()
+            denied.clear()
+            server.enforce_denials()
+            await client.start()
+            assert server.client_names == {"client_0"}
+            await client.stop()
+
+    run(scene())
+
+
 def test_a_refusal_is_one_line_a_peer(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     """Twenty connections of rubbish under one certificate are one line in the log, and a count at the end."""
 

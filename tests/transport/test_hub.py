@@ -14,7 +14,7 @@ from declearn.version import VERSION
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.transport.hub import NAME_IN_USE, ClientGoneError, Hub
+from services.transport.hub import NAME_IN_USE, PUT_OUT, UNASKED, ClientGoneError, Hub
 
 T = TypeVar("T")
 PATIENCE = 5.0
@@ -165,6 +165,43 @@ def test_a_late_reply_is_discarded_and_the_next_one_counts() -> None:
         assert await hub.handle_message(Recv().serialize(), "a") == Send(b"round 2")
         assert await hub.handle_message(Send(b"result 2").serialize(), "a") == Ping()
         assert await second == b"result 2"
+
+    run(scene())
+
+
+def test_what_was_sent_before_it_was_asked_for_is_no_reply() -> None:
+    """Messages that a client sent before it has collected a request are discarded and noted; its reply counts."""
+
+    async def scene() -> None:
+        hub = Hub()
+        await joined(hub, "a")
+        assert await hub.handle_message(Send(b"ahead").serialize(), "a") == Ping()
+        waiting = asyncio.create_task(hub.handle_message(Send(b"further ahead").serialize(), "a"))
+        await settle()
+        exchange = asyncio.create_task(hub.exchange(b"request", "a", PATIENCE))
+        assert await waiting == Ping()
+        assert await hub.handle_message(Send(b"too early").serialize(), "a") == Ping()
+        assert await hub.handle_message(Recv().serialize(), "a") == Send(b"request")
+        assert await hub.handle_message(Send(b"reply").serialize(), "a") == Ping()
+        assert await exchange == b"reply"
+        assert hub.refusals.totals == {UNASKED: 3}
+
+    run(scene())
+
+
+@pytest.mark.parametrize("proven", ["a", None])
+def test_who_was_put_out_is_told_why(proven: str | None) -> None:
+    """A name that was put out may not join again, and learns the reason; another may."""
+
+    async def scene() -> None:
+        hub = Hub(name_of=lambda _: proven)
+        hub.open_clients_registration()
+        hub.put_out["a"] = "it sent rubbish"
+        answer = await hub.handle_message(Join("a", VERSION).serialize(), "socket")
+        assert answer == Reject("put out of this run: it sent rubbish")
+        assert hub.refusals.totals == {PUT_OUT: 1}
+        hub.put_out.clear()
+        assert isinstance(await hub.handle_message(Join("a", VERSION).serialize(), "socket"), Accept)
 
     run(scene())
 
