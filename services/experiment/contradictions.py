@@ -291,9 +291,16 @@ def _robustness_reads_updates(plan: Plan) -> Contradiction | None:
                 f"robust.{key} and secagg contradict each other: the server reads the sum of updates alone",
                 "leave out one of them",
             )
+    scaffold = any(module.name == "scaffold-client" for module in plan.optimizer.client.modules)
+    if robust.max_update_norm is not None and scaffold:
+        return Contradiction(
+            ("robust.max_update_norm", "optimizer.client.modules"),
+            "robust.max_update_norm and optimizer.client.modules contradict each other: what SCAFFOLD's clients send"
+            " beside updates would be summed as it is",
+            "leave out one of them",
+        )
     if robust.aggregator is None:
         return None
-    scaffold = any(module.name == "scaffold-client" for module in plan.optimizer.client.modules)
     fairness = plan.fairness.algorithm
     for key, at_odds, reason in (
         ("aggregator", plan.aggregator.name != "averaging", "it takes the place of averaging"),

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from declearn.aggregator import Aggregator, AveragingAggregator, ModelUpdates
-from declearn.messaging import TrainReply
+from declearn.messaging import EvaluationReply, TrainReply
 from declearn.model.api import Vector
 from declearn.model.sklearn import NumpyVector
 from numpy.typing import NDArray
@@ -81,6 +81,18 @@ class Defence:
         if not self.active:
             return dict(replies)
         return {name: dataclasses.replace(reply, updates=self._bounded(reply)) for name, reply in replies.items()}
+
+    def loss(self, evaluated: Mapping[str, EvaluationReply], mean: float) -> float:
+        """Tell by which validation loss the model to keep is chosen.
+
+        Args:
+            evaluated: by client, its reply; of its own loss a client can say what it likes.
+            mean: of all losses, weighed by images.
+
+        Returns:
+            That mean; under a rule by which each client counts once, the median of their losses.
+        """
+        return float(np.median([reply.loss for reply in evaluated.values()])) if self._apart else mean
 
     def _bounded(self, reply: TrainReply) -> ModelUpdates:
         # clients send their update times its weight, which is their number of steps

@@ -186,6 +186,16 @@ CASES: list[tuple[str, str]] = [
         ),
     ),
     (
+        (
+            "{robust: {max_update_norm: 5}, optimizer: {client: {modules: [scaffold-client]}, server:"
+            " {modules: [scaffold-server]}}}"
+        ),
+        (
+            "robust.max_update_norm and optimizer.client.modules contradict each other: what SCAFFOLD's clients send "
+            "beside updates would be summed as it is; leave out one of them"
+        ),
+    ),
+    (
         "{robust: {aggregator: median}, aggregator: sum}",
         (
             "robust.aggregator and aggregator contradict each other: it takes the place of averaging; leave out one of "

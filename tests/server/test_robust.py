@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from declearn.aggregator import AveragingAggregator, ModelUpdates
-from declearn.messaging import TrainReply
+from declearn.messaging import EvaluationReply, TrainReply
 from declearn.model.api import Vector
 from declearn.model.sklearn import NumpyVector
 from declearn.model.tensorflow import TensorflowVector
@@ -94,6 +94,18 @@ def test_trimming_rounds_up_and_leaves_one(count: int, kept: list[int]) -> None:
     """The share left out at either end is rounded up, as long as somebody is left."""
     replies = [reply(np.full((2, 2), float(number))) for number in range(count)]
     np.testing.assert_allclose(aggregated(replies, aggregator="trimmed-mean", trim=0.1), np.mean(kept))
+
+
+@pytest.mark.parametrize(
+    ("spec", "loss"), [({}, 1.5), ({"max_update_norm": 1.0}, 1.5), ({"aggregator": "median"}, 0.5)]
+)
+def test_a_client_can_not_choose_the_model_that_is_kept(spec: dict[str, Any], loss: float) -> None:
+    """Where each client counts once, the median of their losses chooses the round; else the mean over all images."""
+    evaluated = {
+        name: EvaluationReply(loss=value, n_steps=1, t_spent=0.1)
+        for name, value in {"a": 0.4, "b": 0.5, "liar": 3.6}.items()
+    }
+    assert Defence(Robust(**spec)).loss(evaluated, 1.5) == loss
 
 
 @pytest.mark.parametrize("robust", [{"aggregator": "median", "max_update_norm": 5.0}, {"aggregator": "trimmed-mean"}])
