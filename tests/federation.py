@@ -58,16 +58,21 @@ Hook = Callable[[int], Awaitable[str | None]]
 Forger = Callable[[Message], Message]
 
 
-class _Hooked(Session):
-    """A client that waits for a test before it trains, and may be dishonest in what it replies."""
+class _Forging(ClientEndpoint, register=False):
+    """A client's endpoint that may send something else than the client says."""
 
-    def __init__(self, *args: Any, before_round: Hook | None, forge: Forger | None, **kwargs: Any) -> None:
+    forge: Forger | None = None
+
+    async def send_message(self, message: Message) -> None:
+        await super().send_message(message if self.forge is None else self.forge(message))
+
+
+class _Hooked(Session):
+    """A client that waits for a test before it trains."""
+
+    def __init__(self, *args: Any, before_round: Hook | None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._before_round = before_round
-        self._forge = forge
-
-    def _protected(self, reply: Message, kind: Any) -> Message:
-        return super()._protected(reply if self._forge is None else self._forge(reply), kind)
 
     async def training_round(self, message: messaging.TrainRequest) -> None:
         error = None if self._before_round is None else await self._before_round(message.round_i)
@@ -140,7 +145,7 @@ class Federation:
         """Start the client `client_<number>`, which is dealt its data unless it has its own.
 
         `before_round` is awaited with the number of each round before the client trains; a text that it gives is
-        reported to the server as this client's error, in place of training. `forge` changes what it replies with;
+        reported to the server as this client's error, in place of training. `forge` changes each message that it sends;
         `more` is what else its session is made with.
         """
         assert self.endpoint is not None
@@ -150,7 +155,8 @@ class Federation:
         )
         own = None if own_data is None else load_site(own_data)
         uri = f"wss://localhost:{self.endpoint.port}"
-        endpoint = ClientEndpoint(uri, name, lambda: context, dealable=own is None, timeout=20.0)
+        endpoint = _Forging(uri, name, lambda: context, dealable=own is None, timeout=20.0)
+        endpoint.forge = forge
         keys = load_keys(folder, name)
         deal = functools.partial(shards.load_shard, self.paths.shards) if own is None else None
         return asyncio.create_task(
@@ -161,7 +167,6 @@ class Federation:
                 keys=keys,
                 folder=own_data,
                 before_round=before_round,
-                forge=forge,
                 **more,
             ).async_run()
         )

@@ -20,7 +20,7 @@ from services.server.membership import Member, Membership, Seat
 from services.server.results import RunFolder
 from services.transport.hub import ClientGoneError, Mailbox
 from services.transport.messages import DEALABLE, ClientState, Deal, DealReply, StandBy, StateQuery
-from services.transport.server import REFUSED, Loss, ServerEndpoint
+from services.transport.server import REFUSED, Answers, Loss, ServerEndpoint
 
 SET_UP_TIMEOUT = 600.0
 """Seconds a newcomer has to import its framework and build the model; many on one machine take minutes."""
@@ -50,6 +50,7 @@ class Attendance:
     Attributes:
         seats: by name, the seat of each member that is dealt data.
         client_states: by name, the optimizer state of a client as the server last received it.
+        put_out: by name, why a client may take no more part in this run.
         changed: set whenever somebody came, left, became ready or caught up.
     """
 
@@ -69,6 +70,7 @@ class Attendance:
         self.membership = Membership(sizes, plan.federation.rejoin_grace)
         self.seats: dict[str, Seat] = {}
         self.client_states: dict[str, bytes] = {}
+        self.put_out = endpoint.handler.put_out
         self.changed = asyncio.Event()
         self._netwk = endpoint
         self._folder = folder
@@ -127,7 +129,7 @@ class Attendance:
                     continue  # it went, or came anew, meanwhile
                 if name in answers.replies:
                     member.dealt = call.seats[name]
-                elif answers.losses[name].kind == "error":
+                elif answers.losses[name].kind in {"error", REFUSED}:
                     self._refuse(member, answers.losses[name])
         return [name for name in call.participants if self.membership.is_ready(name) and self._is_dealt(name)]
 
@@ -142,8 +144,13 @@ class Attendance:
             member.ready = False
             self._refuse(member, Loss("error", reason))
 
+    def own_images(self, name: str) -> int | None:
+        """Tell how many training images a member with its own data says it has; None where that is not known."""
+        member = self.membership.members.get(name)
+        return None if member is None else member.images
+
     def judge(self, trained: Collection[str], losses: Mapping[str, Loss]) -> None:
-        """Put out whoever has had its reply refused several times in a row.
+        """Put out whoever has had its reply refused several times in a row; until the end of the run.
 
         Args:
             trained: names of those whose replies of a round count.
@@ -155,10 +162,18 @@ class Attendance:
             if loss.kind != REFUSED:
                 continue
             count = self._refused_in_a_row[name] = self._refused_in_a_row.get(name, 0) + 1
-            member = self.membership.members.get(name)
-            if member is not None and count >= MOST_REFUSED:
+            if count >= MOST_REFUSED:
                 reason = f"its replies were refused {count} times in a row, last: {loss.reason}"
-                self._refuse(member, Loss("error", reason))
+                logger.warning("%s is put out: %s", name, reason)
+                self._folder.add_event(self._now(), "refused", name, reason)
+                self.put_out_of_run(name, reason)
+
+    def put_out_of_run(self, name: str, reason: str) -> None:
+        """Let a client take no more part in this run, unless the operator says otherwise."""
+        self._refused_in_a_row.pop(name, None)
+        self.membership.members.pop(name, None)
+        self._netwk.put_out(name, reason)
+        self.changed.set()
 
     async def collect_states(self, members: list[str]) -> dict[str, bytes]:
         """Fetch the clients' optimizer states, so that a resumed run equals an uninterrupted one."""
@@ -221,7 +236,9 @@ class Attendance:
             kind = "deterministic run" if self.plan.deterministic else "run with DP-SGD"
             self._refuse(member, Loss("error", f"a {kind} takes no stock declearn client"))
             return
-        answers = await self._netwk.ask({name: self._request()}, messaging.InitReply, SET_UP_TIMEOUT)
+        answers = await self._ask_for_images(member)
+        if not answers.losses:
+            answers = await self._netwk.ask({name: self._request()}, messaging.InitReply, SET_UP_TIMEOUT)
         if not answers.losses and self._privacy is not None:
             answers = await self._netwk.ask({name: self._privacy()}, messaging.PrivacyReply, SET_UP_TIMEOUT)
         if not answers.losses and name in self.client_states:
@@ -234,6 +251,23 @@ class Attendance:
         else:
             member.ready = True
         self.changed.set()
+
+    async def _ask_for_images(self, member: Member) -> Answers:
+        """Ask a site with its own data how many images it trains on, by which its steps are bounded from now on.
+
+        Under secure aggregation steps are none of the server's business, and it does not ask.
+        """
+        if member.dealable or self.plan.secagg is not None:
+            return Answers({}, {})
+        query = messaging.MetadataQuery(["n_samples"])
+        answers = await self._netwk.ask({member.name: query}, messaging.MetadataReply, SET_UP_TIMEOUT)
+        for reply in answers.replies.values():
+            images = reply.data_info.get("n_samples") if isinstance(reply.data_info, dict) else None
+            if not isinstance(images, int) or images < 1:
+                return Answers({}, {member.name: Loss(REFUSED, f"it says that it has {str(images)[:60]!r} images")})
+            member.images = images
+            logger.info("%s has %s training images of its own, as it says", member.name, f"{images:,}")
+        return answers
 
 
 def derived_seed(seed: int, *parts: int) -> int:

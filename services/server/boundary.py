@@ -153,7 +153,8 @@ class Boundary:
         """Tell how many clients a round needs: in a deterministic run as many as the last one had, in a sum two."""
         before = 0
         if self._plan.deterministic:
-            before = sum(row.round == number - 1 for row in self._folder.clients)
+            out = self._attendance.put_out
+            before = sum(row.round == number - 1 and row.client not in out for row in self._folder.clients)
         return max(self._plan.federation.min_clients, before, FEWEST if self._secure is not None else 1)
 
     def _why(self, number: int) -> str:

@@ -40,6 +40,7 @@ class Checkpoint:
         rounds: rows of `history.csv`.
         clients: rows of `clients.csv`.
         measures: rows of `metrics.csv`.
+        put_out: by name, why a client may take no more part in the run.
         methods: by name, the state of what a plan adds to plain rounds.
     """
 
@@ -55,6 +56,7 @@ class Checkpoint:
     rounds: tuple[Round, ...]
     clients: tuple[ClientRound, ...]
     measures: tuple[Measure, ...] = ()
+    put_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
     methods: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def save(self, folder: Path) -> None:

@@ -29,7 +29,7 @@ from services.experiment.methods import Fairness
 from services.tables import ALL, Measure
 from services.transport.hub import ClientGoneError
 from services.transport.messages import PROBES, Grouping
-from services.transport.server import ServerEndpoint
+from services.transport.server import REFUSED, ServerEndpoint
 
 SET_UP_TIMEOUT = 120.0
 """Seconds all participants have to sort their images into groups and agree on these."""
@@ -150,7 +150,9 @@ class GroupFairness:
         ours = {name: grouping for name in exchange.names if PROBES in self._netwk.traits(name)}
         answers = await self._netwk.ask(ours, Grouping, SET_UP_TIMEOUT)
         if answers.losses:
-            exchange.errors |= {name: loss.reason for name, loss in answers.losses.items() if loss.kind == "error"}
+            exchange.errors |= {
+                name: loss.reason for name, loss in answers.losses.items() if loss.kind in {"error", REFUSED}
+            }
             raise RuntimeError(next(iter(answers.losses.values())).reason)
         controller, netwk = self._controller, cast("NetworkServer", exchange)
         await exchange.broadcast_message(controller.prepare_fairness_setup_query())

@@ -34,7 +34,7 @@ from services.server.checkpoint import Checkpoint
 from services.server.early_stop import reason_to_stop
 from services.server.evaluation import HeldOut, Score
 from services.server.fairness import GroupFairness
-from services.server.inspection import Inspection, most_steps
+from services.server.inspection import Inspection, Repeats, most_steps
 from services.server.membership import Seat
 from services.server.model import build_metrics
 from services.server.privacy import SPENT, CentralPrivacy, SamplePrivacy
@@ -103,9 +103,12 @@ class Federation(FederatedServer):
         self.phase = "gathering"
         self.best_round = 0
         endpoint.door.largest = LARGEST_MESSAGE + model_bytes(model) * (HIDDEN if plan.secagg else CLEAR)
+        self.repeats = Repeats()
         self.inspection = Inspection(
             model.get_weights(trainable=True),
             optim.aggregator.updates_cls,
+            self.metrics,
+            [module.aux_name for module in self.optim.modules if module.aux_name is not None],
             # fairness weighs updates by what it finds, some with less than nothing
             bounds_weight=plan.fairness.algorithm is None,
         )
@@ -183,7 +186,7 @@ class Federation(FederatedServer):
             counts = await self._run_round(participants)
             self._last = participants
             # a round that lost somebody is no sign that the next one, without, will fail too
-            there = {*participants, *self.boundary.idle}
+            there = {*participants, *self.boundary.idle} - self.attendance.put_out.keys()
             void = 0 if counts else void + 1 if there == before else 1
             before = there
             if void == MOST_VOID_ROUNDS:
@@ -238,11 +241,16 @@ class Federation(FederatedServer):
             losses=tuple(self._losses),
             optimizer=self.optim.get_state(),
             client_states=dict(self.attendance.client_states),
-            seats={name: (seat.size, seat.seat) for name, seat in self.attendance.seats.items()},
+            seats={
+                name: (seat.size, seat.seat)
+                for name, seat in self.attendance.seats.items()
+                if name not in self.attendance.put_out
+            },
             elapsed=self.folder.elapsed(),
             rounds=tuple(self.folder.rounds),
             clients=tuple(self.folder.clients),
             measures=tuple(self.folder.measures),
+            put_out=dict(self.attendance.put_out),
             methods={"draw": self.draw.state(), "groups": self.groups.state() if self.groups else {}},
         )
 
@@ -254,6 +262,8 @@ class Federation(FederatedServer):
         self._losses = list(state.losses)
         self.optim.set_state(state.optimizer)
         self.attendance.client_states = dict(state.client_states)
+        for name, reason in state.put_out.items():
+            self.attendance.put_out_of_run(name, reason)
         self.attendance.seats = {name: Seat(*seat) for name, seat in state.seats.items()}
         self.draw.restore(state.methods["draw"])
         if self.groups is not None:
@@ -298,6 +308,7 @@ class Federation(FederatedServer):
         trained, losses = await self._ask(request, members, expected, limits.round_timeout)
         if self.secure is None:
             trained, losses = self._sift(number, trained, losses)
+        self.attendance.judge(trained, losses)
         states = await self.attendance.collect_states(list(trained)) if self.plan.deterministic else {}
         missing = self.plan.deterministic and any(name not in trained or name not in states for name in members)
         if self.secure is not None and len(trained) < len(members):
@@ -307,10 +318,7 @@ class Federation(FederatedServer):
             why = f"{len(trained)} of {len(members)} clients finished it"
             self.folder.add_event(number, "void", "", why, line=f"round {number} does not count: {why}")
             return False
-        updates = trained if self.secure is None else {"aggregated": self.secure.aggregate(trained)}
-        if self.secure is None:
-            self.draw.learn(updates, self.model)
-            updates = self.defence.bound(updates)
+        updates = self._gathered(number, trained)
         if isinstance(self.private, CentralPrivacy):
             updates = await asyncio.to_thread(self.private.noised, updates)
         self.optim.start_step()
@@ -331,6 +339,14 @@ class Federation(FederatedServer):
                 f"the model's test loss is {score.loss} after round {number}", "a finite one", "lower the learning rate"
             )
         return True
+
+    def _gathered(self, number: int, trained: Mapping[str, Any]) -> dict[str, Any]:
+        """Turn the replies of a round that counts into what is averaged, and learn of them what the plan asks for."""
+        if self.secure is not None:
+            return {"aggregated": self.secure.aggregate(trained)}
+        self.repeats.remember(number, trained)
+        self.draw.learn(trained, self.model)
+        return self.defence.bound(trained)
 
     async def _measure_fairness(self, number: int, members: list[str]) -> list[Measure] | None:
         """Measure the model by groups, and let clients weigh them, where the plan asks for it; None where it failed."""
@@ -368,7 +384,10 @@ class Federation(FederatedServer):
             if self.secure is None:
                 replies, losses = await self._ask(request, members, messaging.EvaluationReply, timeout)
                 sound, _ = self._inspect(
-                    number, replies, losses, lambda _, reply: self.inspection.fault_in_evaluation(reply)
+                    number,
+                    replies,
+                    losses,
+                    lambda name, reply: self.inspection.fault_in_evaluation(reply, self._most_images(name)),
                 )
                 return sound
             if len(members) < FEWEST or await self.boundary.agree_on_secrets(members) is not None:
@@ -385,18 +404,22 @@ class Federation(FederatedServer):
         """Leave out updates that no honest client sends.
 
         Raises:
-            TrainingError: there are no others.
+            TrainingError: there are no others, and all who are there were asked.
         """
         sound, lost = self._inspect(
-            number, trained, losses, lambda name, reply: self.inspection.fault_in_training(reply, self._most(name))
+            number,
+            trained,
+            losses,
+            lambda name, reply: (
+                self.inspection.fault_in_training(reply, self._most_steps(name)) or self.repeats.fault(name, reply)
+            ),
         )
-        if not sound and lost and all(loss.kind == REFUSED for loss in lost.values()):
+        if not sound and lost and not self.boundary.idle and all(loss.kind == REFUSED for loss in lost.values()):
             raise TrainingError(
                 f"round {number}: no client's reply can be used ({next(iter(lost.values())).reason})",
                 "finite updates",
                 "lower the learning rate",
             )
-        self.attendance.judge(sound, lost)
         return sound, lost
 
     def _inspect(
@@ -416,12 +439,18 @@ class Federation(FederatedServer):
             {**losses, **{name: Loss(REFUSED, fault) for name, fault in faults.items()}},
         )
 
-    def _most(self, name: str) -> int | None:
-        """Tell how many local steps a client may have taken in a round; None where that can't be known."""
+    def _most_steps(self, name: str) -> int | None:
+        """Tell how many local steps a client may have taken in a round; None where fairness draws its batches."""
         seat, work = self.attendance.seats.get(name), self.plan.train
-        if seat is None or self.groups is not None:
+        images = self.attendance.own_images(name) if seat is None else self._cuts[seat.size].seats[seat.seat].train
+        if images is None or self.groups is not None:
             return None
-        return most_steps(self._cuts[seat.size].seats[seat.seat].train, work.batch_size, work.epochs, work.steps)
+        return most_steps(images, work.batch_size, work.epochs, work.steps)
+
+    def _most_images(self, name: str) -> int | None:
+        """Tell how many validation images a client holds; None for a site with its own."""
+        seat = self.attendance.seats.get(name)
+        return None if seat is None else self._cuts[seat.size].seats[seat.seat].valid
 
     async def _ask(
         self, request: Any, members: list[str], expected: type[Any], timeout: float
@@ -511,7 +540,8 @@ class Federation(FederatedServer):
         """Average the clients' validation figures, and keep the weights with the lowest loss."""
         if not evaluated:
             return float("nan"), None
-        loss, _ = self._aggregate_evaluation_results({name: _weighted(reply) for name, reply in evaluated.items()})
+        mean, _ = self._aggregate_evaluation_results({name: _weighted(reply) for name, reply in evaluated.items()})
+        loss = self.defence.loss(evaluated, mean)
         self._losses.append(loss)
         # with central privacy the last one: to choose by the clients' own losses would tell of them
         if loss == min(self._losses) or isinstance(self.private, CentralPrivacy):

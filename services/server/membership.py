@@ -31,6 +31,7 @@ class Member:
         dealt: the seat it holds, as far as it has confirmed.
         lost_at: when its connection was lost, or None while it is connected.
         refused: why it can't take part, or None.
+        images: how many training images of its own it says it has; None where it is dealt them, or was not asked.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Member:
     dealt: Seat | None = None
     lost_at: float | None = None
     refused: str | None = None
+    images: int | None = None
 
     @property
     def connected(self) -> bool:

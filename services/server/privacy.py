@@ -30,9 +30,11 @@ from services.experiment import Plan
 from services.experiment.privacy import Privacy
 from services.paths import write_atomic
 from services.server.checkpoint import LEDGER
+from services.server.inspection import is_number
 from services.server.membership import Seat
 from services.server.results import RunFolder
 from services.transport.messages import SpendingQuery, SpendingReply
+from services.transport.refusals import one_line
 from services.transport.server import ServerEndpoint
 
 SPENDING_TIMEOUT = 600.0
@@ -196,10 +198,11 @@ class SamplePrivacy(_Accounts):
         answers = await self._netwk.ask(queries, SpendingReply, SPENDING_TIMEOUT)
         self._planned = {}
         for name, reply in answers.replies.items():
-            if 0 < reply.rate <= 1 and 0 <= reply.noise < math.inf and reply.steps >= 0:
+            numbers = is_number(reply.rate) and is_number(reply.noise) and isinstance(reply.steps, int)
+            if numbers and 0 < reply.rate <= 1 and reply.noise >= 0 and reply.steps >= 0:
                 self._planned[name] = Steps(float(reply.rate), float(reply.noise), int(reply.steps))
             else:
-                logger.warning("%s told of steps that can't be: %s", name, reply)
+                logger.warning("%s told of steps that can't be: %s", name, one_line(reply))
         for name, loss in answers.losses.items():
             logger.warning("%s did not tell what round %d costs: %s", name, number, loss.reason)
         for name, steps in self._planned.items():

@@ -10,16 +10,17 @@ import logging
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
 import pytest
 from declearn import messaging
 from declearn.messaging import Message
+from declearn.secagg.messaging import SecaggTrainReply
 
 from services import shards
-from services.errors import ConflictError, DataError, DistrustError, QuorumError, TrainingError
+from services.errors import ConflictError, DataError, DistrustError, QuorumError, RefusedError, TrainingError
 from services.init import folders
 from services.paths import Paths
 from services.report import main as report
@@ -27,6 +28,7 @@ from services.server.attendance import derived_seed
 from services.server.main import open_folder
 from services.server.membership import natural
 from tests import events
+from tests.faults.dishonest_client import forger
 from tests.federation import Federation, Forger, plan, run
 from tests.readers.test_images import write as write_image
 
@@ -530,18 +532,15 @@ def test_updates_that_are_all_useless_end_the_run(small: Paths) -> None:
     assert (federation.summary["status"], federation.summary["rounds"]) == ("failed", 0)
 
 
-def _useless(reply: Message) -> Message:
-    """Forge an update that would make every weight of the model a NaN."""
-    if isinstance(reply, messaging.TrainReply):
-        return dataclasses.replace(reply, updates=reply.updates.__class__(reply.updates.updates * float("nan"), 2))
-    return reply
+def _broken(reply: Message) -> Message:
+    """Forge an answer to another question, in clear."""
+    return messaging.InitReply() if isinstance(reply, messaging.TrainReply | SecaggTrainReply) else reply
 
 
-def _inflated(reply: Message) -> Message:
-    """Forge an update that weighs a thousand times what it may."""
+def _strange(reply: Message) -> Message:
+    """Forge variables of an optimizer's module that the server has none of."""
     if isinstance(reply, messaging.TrainReply):
-        updates = reply.updates.__class__(reply.updates.updates * 1000.0, reply.updates.weights * 1000)
-        return dataclasses.replace(reply, updates=updates, n_steps=reply.n_steps * 1000)
+        return dataclasses.replace(reply, aux_var=cast("Any", {"momentum": 1}))
     return reply
 
 
@@ -550,49 +549,190 @@ def _hopeless(reply: Message) -> Message:
     return dataclasses.replace(reply, loss=float("nan")) if isinstance(reply, messaging.EvaluationReply) else reply
 
 
+def _unlike(reply: Message) -> Message:
+    """Forge figures that can't be added to anybody's."""
+    if isinstance(reply, messaging.EvaluationReply):
+        return dataclasses.replace(reply, metrics=cast("Any", {"loss": 7, "multi-classif": "x"}))
+    return reply
+
+
+async def _to_the_end(federation: Federation, *forgers: Forger | None) -> list[Any]:
+    """Run a federation with a client for each of `forgers`; gives how these ended."""
+    async with federation.server() as (_, server):
+        clients = [federation.client(number, forge=forge) for number, forge in enumerate(forgers)]
+        await server
+        return await asyncio.gather(*clients, return_exceptions=True)
+
+
 @pytest.mark.parametrize(
     ("forge", "fault"),
     [
-        (_useless, "its updates hold values that are not finite in"),
-        (_inflated, "it claims 2000 steps, its images allow 2"),
+        (forger("nan"), "its updates hold values that are not finite in conv/kernel:0"),
+        (forger("dtype"), "its updates hold values of type float64 in conv/kernel:0, not float32"),
+        (forger("steps"), "it claims 2000 steps, its images allow 2"),
+        (_strange, "it sends auxiliary variables 'momentum', which nobody asked for"),
+        (_broken, "answered with 'init_reply' where 'train_reply' was due"),
     ],
 )
 def test_a_dishonest_client_is_left_out_and_then_put_out(small: Paths, forge: Forger, fault: str) -> None:
     """A client whose updates are none costs the others nothing, and after three in a row its images are dealt anew."""
     federation = Federation(small, plan(rounds=5), clients=3)
-
-    async def scene() -> None:
-        async with federation.server() as (_, server):
-            clients = [federation.client(number, forge=forge if number == 1 else None) for number in range(3)]
-            await server
-            await asyncio.gather(*clients)
-
-    run(scene())
+    outcomes = run(_to_the_end(federation, None, forge, None))
     assert federation.summary["status"] == "completed"
     assert np.isfinite(federation.summary["test_loss"])
     rows = [row for row in federation.table("clients.csv") if row["client"] == "client_1"]
-    assert [(row["round"], row["state"]) for row in rows] == [(str(number), "refused") for number in (1, 2, 3)]
-    assert all(row["reason"].startswith(fault) for row in rows)
+    assert [(row["round"], row["state"], row["reason"]) for row in rows] == [
+        (str(number), "refused", fault) for number in (1, 2, 3)
+    ]
     assert [row["size"] for row in federation.table("history.csv")] == ["3", "3", "3", "2", "2"]
     (out,) = [row for row in federation.table("events.csv") if row["event"] == "refused"]
-    assert (out["client"], out["detail"].startswith("its replies were refused 3 times in a row")) == ("client_1", True)
+    reason = f"its replies were refused 3 times in a row, last: {fault}"
+    assert (out["client"], out["round"], out["detail"]) == ("client_1", "2", reason)
+    assert (outcomes[0], outcomes[2]) == (None, None)
+    assert isinstance(outcomes[1], RefusedError)
+    assert str(outcomes[1]) == (
+        f"the server refused client_1: put out of this run: {reason}; mend what that names; then ask who operates the "
+        "federation"
+    )
 
 
-def test_a_dishonest_validation_is_left_out(small: Paths) -> None:
-    """A client whose validation loss is no number still trains, and is not in the average."""
-    federation = Federation(small, plan(), clients=2)
+def test_an_update_that_is_sent_again_is_refused(small: Paths) -> None:
+    """A client that answers each round with what it has learned in the first is told by that, and put out."""
+    federation = Federation(small, plan(rounds=5), clients=3)
+    run(_to_the_end(federation, None, forger("other-round"), None))
+    rows = [row for row in federation.table("clients.csv") if row["client"] == "client_1"]
+    assert [(row["state"], row["reason"]) for row in rows] == [
+        ("trained", ""),
+        *[("refused", "its updates are those that it sent in round 1")] * 3,
+    ]
+    assert federation.summary["status"] == "completed"
+
+
+def test_who_is_put_out_stays_out_until_the_operator_says_otherwise(
+    small: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not let in again, nor by the server's next process; on the denylist and off it again, it may return."""
+    federation = Federation(small, plan(rounds=40), clients=3)
+    refused, denied = "put out of this run: its replies were refused 3 times in a row", set[str]()
+
+    async def reach(number: int) -> None:
+        while federation.summary["rounds"] < number and len(federation.table("history.csv")) < number:
+            await asyncio.sleep(0.01)
+
+    async def first() -> None:
+        async with federation.server() as (_, server):
+            clients = [federation.client(number, forge=forger("nan") if number == 1 else None) for number in range(3)]
+            with pytest.raises(RefusedError, match=refused):
+                await clients[1]
+            with pytest.raises(RefusedError, match=refused):
+                await federation.client(1)
+            await reach(5)
+            server.cancel()
+            await asyncio.wait([server, *clients])
+
+    async def then() -> None:
+        async with federation.server() as (state, server):
+            monkeypatch.setattr(state.endpoint.door, "denied", lambda: denied)
+            clients = [federation.client(number) for number in (0, 2)]
+            with pytest.raises(RefusedError, match=refused):
+                await federation.client(1)
+            denied.add("client_1")
+            state.endpoint.enforce_denials()
+            denied.clear()
+            state.endpoint.enforce_denials()
+            clients.append(federation.client(1))
+            await server
+            await asyncio.gather(*clients)
+
+    run(first())
+    assert federation.summary["status"] == "stopped"
+    run(then())
+    assert federation.summary["status"] == "completed"
+    states = [row["state"] for row in federation.table("clients.csv") if row["client"] == "client_1"]
+    assert states[:3] == ["refused"] * 3
+    assert set(states[3:]) == {"trained"}
+
+
+def test_a_round_that_draws_dishonest_clients_alone_is_drawn_again(small: Paths) -> None:
+    """Where one client is drawn, and it is dishonest, the round does not count, and the run goes on with another."""
+    spec = {"uniform": {"n_samples": 1}}
+    federation = Federation(small, plan(rounds=6, sampling=spec), clients=3)
+    run(_to_the_end(federation, None, forger("nan"), None))
+    assert (federation.summary["status"], federation.summary["rounds"]) == ("completed", 6)
+    trained = {row["client"] for row in federation.table("clients.csv") if row["state"] == "trained"}
+    assert trained <= {"client_0", "client_2"}
+    assert "void" in {row["event"] for row in federation.table("events.csv")}
+
+
+@pytest.mark.parametrize(
+    ("changes", "forge"), [({"secagg": "masking"}, _broken), ({"deterministic": True}, forger("nan"))]
+)
+def test_rounds_that_need_everybody_go_on_without_who_is_put_out(
+    small: Paths, changes: dict[str, Any], forge: Forger
+) -> None:
+    """Where a round counts only whole, three of them fail; the next has those who are left."""
+    federation = Federation(small, plan(rounds=2, **changes), clients=3)
+    run(_to_the_end(federation, None, forge, None))
+    assert (federation.summary["status"], federation.summary["rounds"]) == ("completed", 2)
+    assert {row["client"] for row in federation.table("clients.csv")} == {"client_0", "client_2"}
+    assert [row["event"] for row in federation.table("events.csv")].count("void") == 3
+
+
+def test_a_site_s_steps_are_bounded_by_the_images_that_it_says_it_has(
+    small: Paths, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A site is asked for the number of its images when it joins; more steps than these allow are refused."""
+    folders.write_folders(small.raw, small.root / "own", 1, "iid", 1)
+    federation = Federation(small, plan(rounds=1, train={"batch_size": 200}), clients=2)
+    own = small.root / "own" / "mnist_iid" / "client_0"
 
     async def scene() -> None:
         async with federation.server() as (_, server):
-            clients = [federation.client(0), federation.client(1, forge=_hopeless)]
+            clients = [federation.client(0), federation.client(1, own_data=own, forge=forger("steps", 2))]
+            await server
+            await asyncio.gather(*clients)
+
+    with caplog.at_level(logging.INFO):
+        run(scene())
+    assert "client_1 has 480 training images of its own, as it says" in caplog.text
+    (row,) = [row for row in federation.table("clients.csv") if row["client"] == "client_1"]
+    assert (row["state"], row["reason"]) == ("refused", "it claims 4 steps, its images allow 3")
+
+
+def test_a_site_that_says_nothing_of_its_images_is_refused(small: Paths) -> None:
+    """A number of images that can be none keeps a site out, and nobody else."""
+
+    def boast(message: Message) -> Message:
+        return messaging.MetadataReply({"n_samples": -1}) if isinstance(message, messaging.MetadataReply) else message
+
+    folders.write_folders(small.raw, small.root / "own", 1, "iid", 1)
+    federation = Federation(small, plan(rounds=1), clients=2)
+    own = small.root / "own" / "mnist_iid" / "client_0"
+
+    async def scene() -> None:
+        async with federation.server() as (_, server):
+            clients = [federation.client(0), federation.client(1, own_data=own, forge=boast)]
             await server
             await asyncio.gather(*clients)
 
     run(scene())
+    assert {row["client"] for row in federation.table("clients.csv")} == {"client_0"}
+    (out,) = [row for row in federation.table("events.csv") if row["event"] == "refused"]
+    assert (out["client"], out["detail"]) == ("client_1", "it says that it has '-1' images")
+
+
+@pytest.mark.parametrize(
+    ("forge", "fault"),
+    [(_hopeless, "its loss is nan"), (_unlike, "its metrics hold 'int' for loss")],
+)
+def test_a_dishonest_validation_is_left_out(small: Paths, forge: Forger, fault: str) -> None:
+    """A client whose validation figures are none still trains, and is not in the average."""
+    federation = Federation(small, plan(), clients=2)
+    run(_to_the_end(federation, None, forge))
     assert all(np.isfinite(float(row["loss"])) for row in federation.table("history.csv"))
     assert {row["loss"] == "" for row in federation.table("clients.csv") if row["client"] == "client_1"} == {True}
     assert {row["state"] for row in federation.table("clients.csv")} == {"trained"}
-    assert "its reply is refused: its loss is nan" in {row["detail"] for row in federation.table("events.csv")}
+    assert f"its reply is refused: {fault}" in {row["detail"] for row in federation.table("events.csv")}
 
 
 def test_names_are_ordered_as_people_count() -> None:
