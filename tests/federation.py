@@ -188,6 +188,19 @@ class Federation:
             assert self.summary["status"] == "stopped"
             await self.play(clients)
 
+    async def play_with(self, *forgers: Forger | None) -> list[Any]:
+        """Run to the end with a client for each of `forgers`, dishonest where there is one; gives how they ended.
+
+        Raises:
+            FedError: the server ended otherwise.
+        """
+        async with self.server() as (_, server):
+            clients = [self.client(number, forge=forge) for number, forge in enumerate(forgers)]
+            await asyncio.wait({server})
+            ends = await asyncio.gather(*clients, return_exceptions=True)
+            await server
+        return ends
+
     def learned(self) -> list[tuple[str, ...]]:
         """What the newest run came to in each round: its figures that do not depend on the clock."""
         columns = ("round", "clients", "loss", "accuracy", "test_loss", "test_accuracy")

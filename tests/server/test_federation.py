@@ -556,14 +556,6 @@ def _unlike(reply: Message) -> Message:
     return reply
 
 
-async def _to_the_end(federation: Federation, *forgers: Forger | None) -> list[Any]:
-    """Run a federation with a client for each of `forgers`; gives how these ended."""
-    async with federation.server() as (_, server):
-        clients = [federation.client(number, forge=forge) for number, forge in enumerate(forgers)]
-        await server
-        return await asyncio.gather(*clients, return_exceptions=True)
-
-
 @pytest.mark.parametrize(
     ("forge", "fault"),
     [
@@ -577,7 +569,7 @@ async def _to_the_end(federation: Federation, *forgers: Forger | None) -> list[A
 def test_a_dishonest_client_is_left_out_and_then_put_out(small: Paths, forge: Forger, fault: str) -> None:
     """A client whose updates are none costs the others nothing, and after three in a row its images are dealt anew."""
     federation = Federation(small, plan(rounds=5), clients=3)
-    outcomes = run(_to_the_end(federation, None, forge, None))
+    outcomes = run(federation.play_with(None, forge, None))
     assert federation.summary["status"] == "completed"
     assert np.isfinite(federation.summary["test_loss"])
     rows = [row for row in federation.table("clients.csv") if row["client"] == "client_1"]
@@ -599,7 +591,7 @@ def test_a_dishonest_client_is_left_out_and_then_put_out(small: Paths, forge: Fo
 def test_an_update_that_is_sent_again_is_refused(small: Paths) -> None:
     """A client that answers each round with what it has learned in the first is told by that, and put out."""
     federation = Federation(small, plan(rounds=5), clients=3)
-    run(_to_the_end(federation, None, forger("other-round"), None))
+    run(federation.play_with(None, forger("other-round"), None))
     rows = [row for row in federation.table("clients.csv") if row["client"] == "client_1"]
     assert [(row["state"], row["reason"]) for row in rows] == [
         ("trained", ""),
@@ -657,7 +649,7 @@ def test_a_round_that_draws_dishonest_clients_alone_is_drawn_again(small: Paths)
     """Where one client is drawn, and it is dishonest, the round does not count, and the run goes on with another."""
     spec = {"uniform": {"n_samples": 1}}
     federation = Federation(small, plan(rounds=6, sampling=spec), clients=3)
-    run(_to_the_end(federation, None, forger("nan"), None))
+    run(federation.play_with(None, forger("nan"), None))
     assert (federation.summary["status"], federation.summary["rounds"]) == ("completed", 6)
     trained = {row["client"] for row in federation.table("clients.csv") if row["state"] == "trained"}
     assert trained <= {"client_0", "client_2"}
@@ -672,7 +664,7 @@ def test_rounds_that_need_everybody_go_on_without_who_is_put_out(
 ) -> None:
     """Where a round counts only whole, three of them fail; the next has those who are left."""
     federation = Federation(small, plan(rounds=2, **changes), clients=3)
-    run(_to_the_end(federation, None, forge, None))
+    run(federation.play_with(None, forge, None))
     assert (federation.summary["status"], federation.summary["rounds"]) == ("completed", 2)
     assert {row["client"] for row in federation.table("clients.csv")} == {"client_0", "client_2"}
     assert [row["event"] for row in federation.table("events.csv")].count("void") == 3
@@ -728,7 +720,7 @@ def test_a_site_that_says_nothing_of_its_images_is_refused(small: Paths) -> None
 def test_a_dishonest_validation_is_left_out(small: Paths, forge: Forger, fault: str) -> None:
     """A client whose validation figures are none still trains, and is not in the average."""
     federation = Federation(small, plan(), clients=2)
-    run(_to_the_end(federation, None, forge))
+    run(federation.play_with(None, forge))
     assert all(np.isfinite(float(row["loss"])) for row in federation.table("history.csv"))
     assert {row["loss"] == "" for row in federation.table("clients.csv") if row["client"] == "client_1"} == {True}
     assert {row["state"] for row in federation.table("clients.csv")} == {"trained"}
