@@ -139,7 +139,8 @@ class Inspection:
             wanted = state if isinstance(state, CURVE) else empty[name]
             if _shapes(sums[name]) != _shapes(wanted):
                 return f"its metrics have another shape for {name}"
-        return next(filter(None, (_fault_in_state(state, most_images) for state in states.values())), None)
+        faults = filter(None, (_fault_in_state(state, most_images) for state in states.values()))
+        return next(faults, None if states[LOSS].divisor else "its loss is that of no image")
 
     # -- what is nested -------------------------------------------------------------------------------------------
 
@@ -253,7 +254,8 @@ def _fault_in_kinds(states: Mapping[Any, Any], wanted: Mapping[str, Any]) -> str
 def _fault_in_state(state: Any, most_images: int | None) -> str | None:
     """Tell what no count of images comes to, in the state of a metric that is sound otherwise."""
     if isinstance(state, MEAN):
-        if state.num_sum < 0 or state.divisor <= 0:
+        # a client may keep all but its loss to itself: such a metric is one of no image
+        if state.num_sum < 0 or state.divisor < 0 or (state.num_sum > 0 and not state.divisor):
             return f"its metrics hold a sum of {_shown(state.num_sum)} over {_shown(state.divisor)} images"
         return _fault_in_count(state.divisor, most_images)
     if isinstance(state, COUNTS):

@@ -157,9 +157,9 @@ def test_a_second_connection_under_a_live_identity_is_refused(site: Site) -> Non
 
     async def scene() -> None:
         async with site.server() as server:
-            first, second = site.client(server), site.client(server, timeout=0.5)
+            first, second = site.client(server), site.client(server, timeout=1.0)
             await first.start()
-            with pytest.raises(RefusedError):
+            with pytest.raises((RefusedError, NetworkError)):  # the last of its tries may come to no answer
                 await second.start()
             assert server.door.refusals.totals["another client is connected under its name"] >= 1
             assert server.client_names == {"client_0"}
