@@ -163,7 +163,7 @@ class View:
             return "joining", ""
         if mailbox.owed:
             return "late", "it is still at work on what is over"
-        if mailbox.due:
+        if mailbox.asked:
             return AT_WORK.get(self.phase, "preparing"), ""
         return self._rest(name, member)
 
@@ -181,10 +181,11 @@ class View:
     def _gone(self, name: str) -> dict[str, Any]:
         events = [row for row in self._folder.events if row[3] == name and row[2] in DEPARTURES]
         over = self.outcome is not None
+        out = self._endpoint.handler.put_out.get(name, "")
         seat = None if self.federation is None else self.federation.attendance.seats.get(name)
         return {
-            "state": "over" if over else "gone",
-            "reason": events[-1][4] if events and not over else "",
+            "state": "over" if over else "refused" if out else "gone",
+            "reason": "" if over else out or (events[-1][4] if events else ""),
             "step": None,
             "steps": None,
             "seen_s": None,

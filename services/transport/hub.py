@@ -58,9 +58,9 @@ class Mailbox:
         traits: what its handshake said of it (see `services.transport.messages`).
         outgoing: message it has yet to collect.
         incoming: message nobody has yet read.
-        asked: request of an exchange that is yet to be collected: what is sent before that is no reply to it.
+        pending: request of an exchange that is yet to be collected: what is sent before that is no reply to it.
         owed: replies that came too late for their round and are discarded on arrival.
-        due: a reply is awaited from it.
+        asked: a reply is awaited from it.
         gone: why it left, or None while it is connected.
     """
 
@@ -69,9 +69,9 @@ class Mailbox:
     traits: frozenset[str] = frozenset()
     outgoing: bytes | None = None
     incoming: bytes | None = None
-    asked: bytes | None = None
+    pending: bytes | None = None
     owed: int = 0
-    due: bool = False
+    asked: bool = False
     gone: str | None = None
     _waiters: set[asyncio.Future[None]] = field(default_factory=set)
 
@@ -235,7 +235,7 @@ class Hub(MessagesHandler):
                 self.on_late(mailbox.name)
             return Ping()
         await mailbox.until(lambda: mailbox.incoming is None or mailbox.gone is not None)
-        if mailbox.asked is not None and mailbox.outgoing is mailbox.asked:
+        if mailbox.pending is not None and mailbox.outgoing is mailbox.pending:
             self.refusals.note(mailbox.name, UNASKED)
             return Ping()
         mailbox.incoming = message.content
@@ -338,21 +338,21 @@ class Hub(MessagesHandler):
         loop = asyncio.get_running_loop()
         deadline = None if timeout is None else loop.time() + timeout
         mailbox = self._open(client)
-        mailbox.asked, mailbox.due = request, True
+        mailbox.asked, mailbox.pending = True, request
         if self._take(mailbox) is not None:
             self.refusals.note(client, UNASKED)
         try:
             try:
                 await self.send_message(request, client, timeout)
             finally:
-                mailbox.asked = None
+                mailbox.pending = None
             try:
                 return await self._receive(mailbox, None if deadline is None else max(0.0, deadline - loop.time()))
             except TimeoutError:
                 mailbox.owed += 1
                 raise
         finally:
-            mailbox.due = False
+            mailbox.asked = False
 
     async def _receive(self, mailbox: Mailbox, timeout: float | None) -> bytes:
         await mailbox.until(lambda: mailbox.incoming is not None or mailbox.gone is not None, timeout)

@@ -11,6 +11,7 @@ import pytest
 from services import logs
 from services.paths import Paths
 from services.server.results import plain
+from tests.faults.dishonest_client import forger
 from tests.federation import Federation, plan, run
 from tests.support import logging_kept
 
@@ -126,6 +127,31 @@ def test_lines_for_programs_tell_the_same(small: Paths, capfd: pytest.CaptureFix
     assert {line["round"] for line in lines if line["message"].startswith("round 2: training")} == {2}
 
 
+def test_who_was_put_out_is_seen_with_the_reason(small: Paths) -> None:
+    """A client that is out for good stays in sight, as refused."""
+    federation = Federation(small, plan(rounds=5), clients=3)
+    seen: dict[int, dict[str, Any]] = {}
+
+    async def scene() -> None:
+        async with federation.server() as (state, server):
+
+            async def look(number: int) -> str | None:
+                seen[number] = state.view.snapshot()
+                return None
+
+            clients = [federation.client(0, before_round=look), federation.client(1, forge=forger("nan"))]
+            clients.append(federation.client(2))
+            await server
+            await asyncio.gather(*clients, return_exceptions=True)
+
+    run(scene())
+    assert "client_1" in seen[3]["clients"]
+    out = seen[5]["gone"]["client_1"]
+    assert out["state"] == "refused"
+    assert out["reason"].startswith("its replies were refused 3 times in a row, last: its updates hold values that")
+    assert seen[5]["drops"] == {"refused": 3}
+
+
 def test_a_client_tells_how_far_it_is(small: Paths) -> None:
     """While a client trains, the server sees the steps it has taken, of how many."""
     federation = Federation(small, plan(rounds=1, train={"batch_size": 1, "epochs": 400}))
@@ -140,7 +166,7 @@ def test_a_client_tells_how_far_it_is(small: Paths) -> None:
                 each = state.view.snapshot()["clients"].get("client_0", {})
                 steps = each.get("steps") or 0
                 if steps:
-                    assert 0 < each["step"] <= steps
+                    assert 0 <= each["step"] <= steps
                     assert steps == 400 * each["train"]
             server.cancel()
             await asyncio.wait([server, *clients])
