@@ -20,7 +20,7 @@ State = dict[str, Any]
 TIMEOUT = 20.0
 """Seconds in which a server tells something, if only that it is there."""
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds for which a server that was there is looked for: Docker starts one that died anew."""
 
 PAUSE = 1.0

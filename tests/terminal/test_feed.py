@@ -85,8 +85,8 @@ def test_a_server_that_comes_back_is_followed_on(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(feed, "follow", played([before, silent], [away], [before, after]))
     assert list(feed.lasting(URL)) == [
         before,
-        "it fell silent; looking for it for 30 s",
-        "nobody answers; looking for it for 30 s",
+        "it fell silent; looking for it for 60 s",
+        "nobody answers; looking for it for 60 s",
         before,
         after,
     ]

@@ -116,8 +116,8 @@ def test_each_state_has_its_words(changes: dict[str, Any], words: list[str]) -> 
 
 def test_a_note_comes_last() -> None:
     """What there is to say of the state itself stands below it."""
-    assert drawn(Picture(state(), "it fell silent; looking for it for 30 s"))[-1] == (
-        "it fell silent; looking for it for 30 s"
+    assert drawn(Picture(state(), "it fell silent; looking for it for 60 s"))[-1] == (
+        "it fell silent; looking for it for 60 s"
     )
 
 
