@@ -37,6 +37,7 @@ ELSEWHERE = {
 
 BESIDE = {
     "experiment/test_broken.py": "files of all kinds of mistakes, through the command",
+    "report/test_browser.py": "the report, as a browser shows it",
     "test_docs.py": "the pages in docs/",
     "test_imports.py": "the rule of imports",
     "test_map.py": "this",

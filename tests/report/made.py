@@ -128,6 +128,40 @@ def write(
     return folder
 
 
+def faulty(folder: Path, **more: Any) -> Path:
+    """Write a run with every kind of fault: 4 clients, 6 rounds of 8, stopped; `more` is in its summary."""
+    rows = [
+        *(row(number, "client_0") for number in range(1, 7)),
+        *(row(number, "client_1") for number in (1, 2)),
+        row(3, "client_1", "gone", "connection lost"),
+        row(6, "client_1"),
+        *(row(number, "client_2", "idle", "not drawn") for number in (2, 4)),
+        row(3, "client_2", "late", "no reply in 60 s"),
+        row(5, "client_2", "refused", "its update is not finite"),
+        row(4, "client_3", "error", "OSError(5, 'Input/output error')"),
+    ]
+    events = [
+        event(0, "joined", "client_0"),
+        event(0, "dealt", "", "2 clients"),
+        event(2, "dropped", "client_1", "it left"),
+        event(2, "void", "", "1 of 2 clients finished it"),
+        event(3, "lost", "client_1", "connection lost"),
+        event(3, "resumed"),
+        event(3, "dealt", "", "3 clients"),
+        event(5, "returned", "client_1"),
+    ]
+    return write(
+        folder,
+        history=[round_(number, dropped=int(number in (3, 4, 5))) for number in range(1, 7)],
+        rows=rows,
+        events=events,
+        **{"status": "stopped"} | more,
+        reason="stopped by a signal",
+        rounds_planned=8,
+        model_round=5,
+    )
+
+
 def wrong(number: int) -> list[findings.Mistake]:
     """Make up mistakes: a 0 that is taken for a 1, in an image of noise."""
     images = np.random.default_rng(0).integers(0, 256, (max(1, number), 28, 28), dtype=np.uint8)

@@ -15,7 +15,7 @@ from services.report import facts, page, timeline
 from services.shards import Seat
 from services.tables import Measure
 from tests.report import made
-from tests.report.made import event, row
+from tests.report.made import event, faulty, row
 from tests.report.parsing import Element, Page
 
 
@@ -34,40 +34,6 @@ def tiles(root: Element) -> dict[str, str]:
     """Read the figures at the top."""
     (found,) = root.all("dl", class_="tiles")
     return {div.all("dt")[0].text: div.all("dd")[0].text for div in found.all("div")}
-
-
-def faulty(folder: Path) -> Path:
-    """Write a run with every kind of fault: 4 clients, 6 rounds of 8, stopped."""
-    rows = [
-        *(row(number, "client_0") for number in range(1, 7)),
-        *(row(number, "client_1") for number in (1, 2)),
-        row(3, "client_1", "gone", "connection lost"),
-        row(6, "client_1"),
-        *(row(number, "client_2", "idle", "not drawn") for number in (2, 4)),
-        row(3, "client_2", "late", "no reply in 60 s"),
-        row(5, "client_2", "refused", "its update is not finite"),
-        row(4, "client_3", "error", "OSError(5, 'Input/output error')"),
-    ]
-    events = [
-        event(0, "joined", "client_0"),
-        event(0, "dealt", "", "2 clients"),
-        event(2, "dropped", "client_1", "it left"),
-        event(2, "void", "", "1 of 2 clients finished it"),
-        event(3, "lost", "client_1", "connection lost"),
-        event(3, "resumed"),
-        event(3, "dealt", "", "3 clients"),
-        event(5, "returned", "client_1"),
-    ]
-    return made.write(
-        folder,
-        history=[made.round_(number, dropped=int(number in (3, 4, 5))) for number in range(1, 7)],
-        rows=rows,
-        events=events,
-        status="stopped",
-        reason="stopped by a signal",
-        rounds_planned=8,
-        model_round=5,
-    )
 
 
 def test_the_figures_at_the_top_are_those_of_the_files(tmp_path: Path) -> None:
