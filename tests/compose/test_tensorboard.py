@@ -4,41 +4,53 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import shutil
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import sync_playwright
 
-from tests.compose.conftest import Maker
+from tests.compose.conftest import Maker, stacks
 from tests.compose.stack import QUICK, Stack, free_port
 from tests.support import deadline
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 pytestmark = pytest.mark.compose
 
 
 def ask(stack: Stack, path: str, **query: str) -> Any:
-    """Ask TensorBoard for JSON; None while it does not answer."""
-    address = f"http://127.0.0.1:{stack.environment['TENSORBOARD_PORT']}/{path}?{urllib.parse.urlencode(query)}"
+    """Ask TensorBoard for JSON; nothing while it does not answer."""
+    port, words = stack.environment["TENSORBOARD_PORT"], urllib.parse.urlencode(query)
+    address = f"http://127.0.0.1:{port}/{path}?{words}"
     try:
         with urllib.request.urlopen(address, timeout=deadline(10)) as answer:
             return json.load(answer)
     except (OSError, http.client.HTTPException):
-        return None
+        return {}
 
 
-def test_curves_of_server_and_clients_are_there(make_stack: Maker) -> None:
-    """With profile monitor a run's curves, histograms, pictures and settings are in TensorBoard, under its id alone."""
-    stack = make_stack(QUICK, CLIENTS=2, COMPOSE_PROFILES="monitor", TENSORBOARD_PORT=free_port())
-    stack.up()
-    assert stack.wait_server() == 0
-    run_id = stack.summary["run_id"]
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, str]]:
+    """Run two clients beside TensorBoard, to the end, and give the run's id once its pictures are there."""
+    with stacks("tensorboard", tmp_path_factory.mktemp("tensorboard")) as make:
+        stack = make(QUICK, CLIENTS=2, COMPOSE_PROFILES="monitor", TENSORBOARD_PORT=free_port())
+        stack.up()
+        assert stack.wait_server() == 0
+        run_id = stack.summary["run_id"]
+        stack.until(lambda: f"{run_id}/server" in ask(stack, "data/plugin/images/tags"), "the end of the run")
+        yield stack, run_id
+
+
+def test_curves_of_server_and_clients_are_there(ended: tuple[Stack, str]) -> None:
+    """A run's curves, histograms and pictures are in TensorBoard, each client's with the figures of its table."""
+    stack, run_id = ended
     server, *clients = runs = [f"{run_id}/{name}" for name in ("server", "client_0", "client_1")]
-
-    def whole() -> bool:
-        return server in (ask(stack, "data/plugin/images/tags") or {})
-
-    stack.until(whole, "the end of the run in TensorBoard")
     assert sorted(ask(stack, "data/runs")) == sorted(runs)
     tags = ask(stack, "data/plugin/scalars/tags")
     assert {"curves/loss", "curves/test_accuracy", "time/overhead_s", "final/test_accuracy"} < set(tags[server])
@@ -51,14 +63,45 @@ def test_curves_of_server_and_clients_are_there(make_stack: Maker) -> None:
         ]
     assert set(ask(stack, "data/plugin/images/tags")[server]) == {"final/confusion", "final/mistakes"}
     assert "weights/classes/kernel" in ask(stack, "data/plugin/histograms/tags")[server]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed and could not be had")
+def test_a_person_sees_them_in_a_browser(ended: tuple[Stack, str]) -> None:
+    """In Chromium the server and each client stand by the run's id, each with a line in the chart of accuracy."""
+    stack, run_id = ended
+    wait = 1000 * deadline(90)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1500, "height": 900})
+        page.goto(f"http://127.0.0.1:{stack.environment['TENSORBOARD_PORT']}/#scalars")
+        for name in ("server", "client_0", "client_1"):
+            page.get_by_text(f"{run_id}/{name}", exact=True).first.wait_for(timeout=wait)
+        lines = page.locator("tf-scalar-card").filter(has_text="curves/accuracy").locator("path.line")
+
+        def colours() -> set[str]:
+            return set(lines.evaluate_all("lines => lines.map(line => line.getAttribute('stroke'))"))
+
+        stack.until(lambda: len(colours()) == 3, "a line of a colour of its own for the server and each client")
+        if folder := os.environ.get("FED_SCREENSHOTS"):
+            page.screenshot(path=Path(folder) / "tensorboard.png")
+        browser.close()
+
+
+def test_it_says_that_it_is_well(ended: tuple[Stack, str]) -> None:
+    """Docker's health check of it passes."""
+    stack, _ = ended
     stack.until(
-        lambda: stack.inspect(stack.container("tensorboard"), ".State.Health.Status") == "healthy", "its health check"
+        lambda: stack.inspect(stack.container("tensorboard"), ".State.Health.Status") == "healthy", "its health"
     )
-    # a second run comes without a restart, and `latest` never does
+
+
+def test_a_second_run_comes_beside_the_first(ended: tuple[Stack, str]) -> None:
+    """A run that begins while TensorBoard is there is there soon, under its id; `latest` never is."""
+    stack, run_id = ended
     stack.up()
     stack.until(lambda: stack.summary["run_id"] != run_id, "a run of its own")
     second = f"{stack.summary['run_id']}/server"
-    stack.until(lambda: second in (ask(stack, "data/runs") or ()), "the second run in TensorBoard")
+    stack.until(lambda: second in ask(stack, "data/runs"), "the second run in TensorBoard")
     assert {run.split("/")[0] for run in ask(stack, "data/runs")} == {run_id, stack.summary["run_id"]}
 
 
