@@ -14,6 +14,12 @@ from declearn import messaging
 from declearn.aggregator import AveragingAggregator
 from declearn.messaging import Message
 from declearn.optimizer import Optimizer
+from declearn.secagg.joye_libert.messages import (
+    JoyeLibertPublicShare,
+    JoyeLibertSecaggSetupQuery,
+    JoyeLibertSecretShares,
+    JoyeLibertShamirPrime,
+)
 from declearn.secagg.masking.messages import MaskingSecaggSetupQuery
 from declearn.secagg.x3dh.messages import X3DHOkay, X3DHRequests, X3DHResponses, X3DHTrigger
 
@@ -280,23 +286,30 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_an_update_that_is_hidden_from_nobody_is_not_sent(keys: Path) -> None:
+PRIME = 2**4423 - 1
+"""A prime of more bits than a key of Joye-Libert's has (Hurwitz 1961)."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "query", "rest"),
+    [
+        ("masking", MaskingSecaggSetupQuery, []),
+        ("joye-libert", JoyeLibertSecaggSetupQuery, [JoyeLibertShamirPrime(PRIME), JoyeLibertSecretShares({})]),
+    ],
+)
+def test_an_update_that_is_hidden_from_nobody_is_not_sent(
+    keys: Path, kind: str, query: type[Any], rest: list[Message]
+) -> None:
     """A server that lets a client agree on secrets with no peer gets no update: the sum would be that client's own."""
-    script = [
-        set_up(secagg="masking"),
-        MaskingSecaggSetupQuery(bitsize=64, clipval=1e5),
-        X3DHTrigger(0),
-        X3DHRequests([]),
-        X3DHResponses([]),
-        X3DHOkay(),
-        train(),
-    ]
+    handshakes = [X3DHTrigger(0), X3DHRequests([]), X3DHResponses([]), X3DHOkay()]
+    script = [set_up(secagg=kind), query(bitsize=64, clipval=1e5), *handshakes, *rest, train()]
     sent = replies(*script, keys=load_keys(keys, "client_0"))
     assert [message.message for message in sent if isinstance(message, messaging.Error)] == [
         "secure aggregation was not set up (RuntimeError; its own log says more)",
         "secure aggregation is not set up",
     ]
-    assert not any(isinstance(message, messaging.TrainReply) or hasattr(message, "updates") for message in sent)
+    assert not any(isinstance(message, messaging.TrainReply | JoyeLibertPublicShare) for message in sent)
+    assert not any(hasattr(message, "updates") for message in sent)
 
 
 def test_an_optimizer_s_state_is_hidden_where_updates_are(keys: Path) -> None:
