@@ -21,6 +21,7 @@ from declearn.communication.websockets import WebsocketsClient
 from declearn.communication.websockets._tools import FLAG_STREAM_START, StreamRefusedError, send_websockets_message
 from declearn.messaging import Message, SerializedMessage
 from declearn.version import VERSION
+from websockets.client import WebSocketClientProtocol
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatusCode, InvalidURI
 from websockets.frames import CloseCode
 
@@ -35,11 +36,11 @@ from services.errors import (
     UsageError,
 )
 from services.transport.answers import read_answer
-from services.transport.gate import CLIENT_FRAME, RefusedMessageError, gather
+from services.transport.gate import CLIENT_FRAME, MOST_FRAGMENTS, CountedFrames, RefusedMessageError, gather
 from services.transport.hub import NAME_IN_USE, PUT_OUT
 from services.transport.messages import DEALABLE, PROBES, progress_payload
 from services.transport.refusals import one_line
-from services.transport.server import CLOSE_TIMEOUT, FAILED, LIVENESS_TIMEOUT, MOST_FRAMES
+from services.transport.server import CLOSE_TIMEOUT, FAILED, LIVENESS_TIMEOUT, MOST_FRAMES, OUR_VERDICTS
 
 CERTIFICATE_ALERTS = ("CERTIFICATE", "UNKNOWN_CA", "BAD_CERT")
 """Parts of the names of TLS alerts by which a server refuses a client's certificate (RFC 8446, section 6.2)."""
@@ -57,6 +58,10 @@ class ConnectionLostError(LostError):
 
 class DismissedError(LostError):
     """The server closed the connection for good: the run is over."""
+
+
+class _Connection(CountedFrames, WebSocketClientProtocol):
+    """`WebSocketClientProtocol` on which a message comes in so many frames at most."""
 
 
 class ClientEndpoint(WebsocketsClient, register=False):
@@ -171,6 +176,7 @@ class ClientEndpoint(WebsocketsClient, register=False):
                 close_timeout=CLOSE_TIMEOUT,
                 max_size=CLIENT_FRAME,
                 max_queue=MOST_FRAMES,
+                create_protocol=_Connection,
                 compression=resolve_ws_compression(self.compression),
             )
         except (OSError, EOFError, InvalidHandshake, InvalidURI, TimeoutError, ValueError) as exc:
@@ -263,10 +269,10 @@ class ClientEndpoint(WebsocketsClient, register=False):
                 f"the server sent {exc.reason}", f"at most {self.largest:,} bytes, sent steadily"
             ) from exc
         except ConnectionClosed as exc:
-            if exc.sent is not None and exc.sent.code == CloseCode.MESSAGE_TOO_BIG and not exc.rcvd_then_sent:
-                raise DistrustError(
-                    "the server sent a frame that is too large", f"at most {CLIENT_FRAME:,} bytes"
-                ) from exc
+            verdict = None if exc.sent is None or exc.rcvd_then_sent else OUR_VERDICTS.get(exc.sent.code)
+            if verdict is not None:
+                most = f"at most {CLIENT_FRAME:,} bytes a frame, and {MOST_FRAGMENTS:,} frames a message"
+                raise DistrustError(f"the server sent {verdict}", most) from exc
             raise self.loss(exc) from exc
         return answer
 

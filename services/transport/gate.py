@@ -18,7 +18,7 @@ from declearn.communication.websockets._tools import (
     FLAG_STREAM_CLOSE,
     FLAG_STREAM_START,
 )
-from websockets.exceptions import AbortHandshake, InvalidHandshake
+from websockets.exceptions import AbortHandshake, InvalidHandshake, ProtocolError
 from websockets.frames import CloseCode
 from websockets.legacy.protocol import WebSocketCommonProtocol
 from websockets.server import WebSocketServerProtocol
@@ -32,6 +32,9 @@ STRANGER_FRAME = 2**14
 
 CLIENT_FRAME = 2**20 + 2**10
 """Bytes of a frame of a client; declearn cuts what is larger into chunks of a little less than 2**20."""
+
+MOST_FRAGMENTS = 1024
+"""Frames that one message may come in; the library counts their bytes alone, and keeps any number of empty ones."""
 
 JOIN_TIMEOUT = 10.0
 """Seconds from an open websocket to a request to join."""
@@ -87,7 +90,26 @@ class Door:
     largest: int = 2**26
 
 
-class Gate(WebSocketServerProtocol):
+class CountedFrames(WebSocketCommonProtocol):
+    """Either end of a connection, on which a message comes in so many frames at most.
+
+    Overrides `read_data_frame`, from which the library puts messages together.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._fragments = 0
+
+    async def read_data_frame(self, max_size: int | None) -> Any:
+        frame = await super().read_data_frame(max_size)
+        if frame is not None:
+            self._fragments = 0 if frame.fin else self._fragments + 1
+            if self._fragments > MOST_FRAGMENTS:
+                raise ProtocolError("a message in too many frames")
+        return frame
+
+
+class Gate(CountedFrames, WebSocketServerProtocol):
     """`WebSocketServerProtocol` of one connection, with limits by what is known of its peer.
 
     Overrides `connection_made`, `connection_lost`, `process_request` and `handshake`, the library's places to look at a

@@ -11,6 +11,7 @@ import websockets
 from declearn.communication.api.backend.actions import Accept, ActionMessage, Join, Ping, Recv, Send
 from declearn.communication.websockets._tools import receive_websockets_message, send_websockets_message
 from declearn.messaging import Message, SerializedMessage
+from websockets.frames import Opcode
 
 from services.transport.client import ClientEndpoint
 
@@ -86,3 +87,13 @@ async def hostile(
     async with websockets.serve(server.handle, "localhost", 0, max_size=None) as listening:
         server.port = next(iter(listening.sockets)).getsockname()[1]
         yield server
+
+
+async def send_fragments(socket: Any) -> None:
+    """Begin a message, and go on with empty frames until the other side has had enough."""
+    opcode = Opcode.BINARY
+    with contextlib.suppress(websockets.ConnectionClosed, websockets.InvalidState):
+        while True:
+            await socket.write_frame(fin=False, opcode=opcode, data=b"")
+            opcode = Opcode.CONT
+            await asyncio.sleep(0)

@@ -19,7 +19,7 @@ from services.transport import gate, tls
 from services.transport.client import ClientEndpoint, ConnectionLostError
 from services.transport.messages import DEALABLE, PROBES
 from services.transport.server import Loss, ServerEndpoint
-from tests.client.hostile import hostile
+from tests.client.hostile import hostile, send_fragments
 from tests.transport.conftest import PATIENCE, Site, issue
 
 T = TypeVar("T")
@@ -366,6 +366,12 @@ def answer(content: bytes | str) -> Callable[[Any], Coroutine[Any, Any, None]]:
 START = b"STREAM_START"
 
 
+async def fragments(socket: Any) -> None:
+    """Answer with one message of empty frames, without end."""
+    await send_fragments(socket)
+    await socket.wait_closed()
+
+
 @pytest.mark.parametrize(
     ("part", "line"),
     [
@@ -376,6 +382,7 @@ START = b"STREAM_START"
         (frames(START, b"x"), "the server sent a message that comes too slowly; wanted at most 1,000 bytes"),
         (frames("good morning"), "the server sent a text where a binary message was due; wanted"),
         (frames(b"x" * (gate.CLIENT_FRAME + 1)), "the server sent a frame that is too large; wanted at most 1,049,600"),
+        (fragments, "the server sent a malformed frame; wanted at most 1,049,600 bytes a"),
         (answer(b"hello"), "the server's answer is none: it can't be read"),
         (answer(Accept("welcome").serialize()), "the server answered a request for a message with 'Accept'"),
         (answer(Ping().serialize()), "the server answered a request for a message with 'Ping'"),

@@ -18,6 +18,7 @@ from services.errors import RefusedError
 from services.paths import CA_CERTIFICATE, client_certificate, client_key
 from services.transport import gate, tls
 from services.transport.server import ServerEndpoint
+from tests.client.hostile import send_fragments
 from tests.transport.conftest import PATIENCE, Site
 
 
@@ -148,6 +149,21 @@ def test_a_client_s_message_is_bounded(
             assert server.client_names == {"client_1"}
             await other.send(Ping().serialize())
             assert await other.recv()
+
+    run(scene())
+
+
+def test_a_message_comes_in_so_many_frames_at_most(site: Site) -> None:
+    """Empty frames of one message, which the library would keep without end, are closed on when there are too many."""
+
+    async def scene() -> None:
+        async with site.server() as server, peer(site, server, "client_0", joins=True) as socket:
+            await send_fragments(socket)
+            await asyncio.wait_for(socket.wait_closed(), PATIENCE)
+            assert socket.close_code == 1002
+            while not server.door.refusals.totals:  # the library closes first
+                await asyncio.sleep(0)
+            assert server.door.refusals.totals == {"a malformed frame": 1}
 
     run(scene())
 
