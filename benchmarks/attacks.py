@@ -1,11 +1,11 @@
-"""What one dishonest client of five does to the model, by the rule under which updates are put together.
+"""What one dishonest client of five does to the model, or two, by the rule under which updates are put together.
 
 The plan is the default one, the data set MNIST's own, dealt to five. The last client takes part as the others do, and
 sends something else than it has learned (`tests/faults/dishonest_client.py`), within the bounds of what is refused in
 any case. All are in one process, over TLS on loopback. A figure is the test accuracy after the last round. With
 `--write`, the table in docs/methods.md is replaced by what was measured.
 
-    python -m benchmarks.attacks [KIND=STRENGTH …] [--rule RULE …] [--set KEY=VALUE …] [--write]
+    python -m benchmarks.attacks [KIND=STRENGTH[*CLIENTS] …] [--rule RULE …] [--set KEY=VALUE …] [--write]
 """
 
 from __future__ import annotations
@@ -34,13 +34,8 @@ BEGIN, END = "<!-- python -m benchmarks.attacks --write -->\n", "<!-- end -->\n"
 
 CLIENTS = 5
 
-ATTACKS: dict[str, tuple[str, float] | None] = {
-    "none": None,
-    "sign=10": ("sign", 10),
-    "scale=100": ("scale", 100),
-    "random=100": ("random", 100),
-}
-"""Kinds of `tests.faults.dishonest_client`, with a strength that is fatal to the mean."""
+ATTACKS = ["none", "sign=10", "scale=100", "random=100", "sign=10*2"]
+"""Kinds of `tests.faults.dishonest_client`, with a strength that is fatal to the mean; and how many, if not one."""
 
 RULES: dict[str, list[str]] = {
     "mean": [],
@@ -55,7 +50,7 @@ RULES: dict[str, list[str]] = {
 def main(argv: list[str] | None = None) -> int:
     """Run each attack under each rule, print the table and, as the last line, JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("attacks", nargs="*", metavar="KIND=STRENGTH", help="of sign, scale, random; or none")
+    parser.add_argument("attacks", nargs="*", metavar="ATTACK", help=f"none, or as {', '.join(ATTACKS[1:])}")
     parser.add_argument("--rule", nargs="+", choices=RULES, default=list(RULES))
     parser.add_argument("--set", nargs="+", metavar="KEY=VALUE", default=[], help="of the plan, as `fed demo` takes it")
     parser.add_argument("--write", action="store_true", help="put the whole table into docs/methods.md")
@@ -71,9 +66,9 @@ def main(argv: list[str] | None = None) -> int:
         paths = Paths(Path(folder))
         paths.raw.parent.mkdir(parents=True)
         paths.raw.symlink_to(RAW)
-        for attack, spec in chosen(options.attacks).items():
+        for attack in options.attacks or ATTACKS:
             for rule in options.rule:
-                found = run(paths, spec, RULES[rule] + options.set)
+                found = run(paths, attack, RULES[rule] + options.set)
                 results.append({"attack": attack, "rule": rule, **found})
                 table.setdefault(attack, []).append(cell(found))
                 print(f"{attack} under {rule}: {cell(found)}, by round {found['accuracies']}", flush=True)
@@ -93,16 +88,7 @@ def quiet() -> None:
     logging.disable(logging.CRITICAL)
 
 
-def chosen(words: list[str]) -> dict[str, tuple[str, float] | None]:
-    """Read attacks as the command line names them; all where it names none."""
-    found = dict(ATTACKS)
-    for word in words:
-        kind, equals, strength = word.partition("=")
-        found[word] = (kind, float(strength)) if equals else ATTACKS[kind]
-    return {word: found[word] for word in words} or ATTACKS
-
-
-def run(paths: Paths, attack: tuple[str, float] | None, settings: list[str]) -> dict[str, Any]:
+def run(paths: Paths, attack: str, settings: list[str]) -> dict[str, Any]:
     """Run one federation; gives how it ended and its test accuracy by round."""
     from services import experiment
     from services.errors import FedError
@@ -113,9 +99,11 @@ def run(paths: Paths, attack: tuple[str, float] | None, settings: list[str]) -> 
     plan = experiment.load(REPOSITORY / "experiment.yml", [overrides.read(each, "--set") for each in settings])
     federation = Federation(paths, plan, clients=CLIENTS, max_clients=CLIENTS)
     began = time.monotonic()
-    honest = [None] * (CLIENTS - 1)
+    kind, _, rest = attack.partition("=")
+    strength, _, count = rest.partition("*")
+    forgers = [] if kind == "none" else [forger(kind, float(strength)) for _ in range(int(count or 1))]
     with contextlib.suppress(FedError):  # a mean that is no number ends the run
-        asyncio.run(federation.play_with(*honest, None if attack is None else forger(*attack)))
+        asyncio.run(federation.play_with(*[None] * (CLIENTS - len(forgers)), *forgers))
     return {
         "status": federation.summary["status"],
         "kept": federation.summary["test_accuracy"],
