@@ -200,7 +200,7 @@ class ClientEndpoint(WebsocketsClient, register=False):
             return None
         refusal = f"it answered a request to join with {type(reply).__name__!r}"
         if isinstance(reply, Reject):
-            refusal = one_line(reply.flag)
+            refusal = one_line(reply.flag, 400)
         if refusal in TRANSIENT_REFUSALS:
             return refusal
         remedy = "join under the name of your certificate"
