@@ -133,7 +133,7 @@ def _by_keyboard(page: Page, found: dict[str, Any]) -> None:
     page.locator("#experiment summary").focus()
     page.keyboard.press("Enter")
     # a state later it is still open, and still has the focus
-    page.wait_for_function("document.querySelector('#headline').dataset.html !== undefined", timeout=WAIT)
+    page.locator("#headline[data-html]").wait_for(timeout=WAIT)
     page.wait_for_timeout(2500)
     found["open"] = page.locator("#experiment details").get_attribute("open") is not None
     found["focus"] = page.evaluate("document.activeElement.tagName")
@@ -162,7 +162,7 @@ def _draw(page: Page, digit: int) -> str:
     for x, y in points[1:]:
         page.mouse.move(x, y, steps=5)
     page.mouse.up()
-    page.wait_for_function("document.getElementById('scores').children.length > 0", timeout=WAIT)
+    page.locator("#scores li").first.wait_for(timeout=WAIT)
     return page.locator("#answer").inner_text()
 
 
