@@ -138,7 +138,8 @@ def strike(run: Struck) -> None:
 
     stack.until_begins("training")
     stack.docker("kill", stack.container("client", 2))
-    stack.until_begins("waiting")
+    # it may be waiting already
+    stack.until(lambda: stack.phase == "waiting", "the server to wait")
     stack.kill(server)
     stack.until_event("resumed", count=3)
     stack.up()
