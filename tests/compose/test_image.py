@@ -140,15 +140,15 @@ def test_the_image_holds_no_secret(image: str) -> None:
 
 
 def lent_to_the_build(image: str) -> list[str]:
-    """Tell what only the build may see: hosts of this machine's package index, and a line of each of its own CAs."""
+    """Tell what only the build may see: addresses of this machine's package index, and a line of each of its own CAs."""
     script = 'source script/lib.sh; build_settings; cat "$INDEX_SETTINGS" "$CA_BUNDLE"'
     said = subprocess.run(
         ["bash", "-c", script], capture_output=True, text=True, check=True, cwd=REPOSITORY, timeout=deadline(30)
     ).stdout
-    hosts = set(re.findall(r"https?://(?:[^@/\s]*@)?([^/\s:]+)", said)) - {"pypi.org", "files.pythonhosted.org"}
+    addresses = set(re.findall(r"https?://[^\s'\"]+", said))
     bundles = "cat /etc/ssl/certs/ca-certificates.crt /etc/ssl/cert.pem 2>/dev/null || true"
     public = set(last_lines(in_image(image, "sh", "-c", bundles)))
-    return sorted(hosts | (set(last_lines(said)) - public))
+    return sorted(addresses | (set(last_lines(said)) - public))
 
 
 def last_lines(bundle: str) -> list[str]:
