@@ -140,7 +140,7 @@ def test_the_image_holds_no_secret(image: str) -> None:
 
 
 def lent_to_the_build(image: str) -> list[str]:
-    """Tell what only the build may see: addresses of this machine's package index, and a line of each of its own CAs."""
+    """Tell what only the build may see: addresses of this machine's package index, a line of each of its CAs."""
     script = 'source script/lib.sh; build_settings; cat "$INDEX_SETTINGS" "$CA_BUNDLE"'
     said = subprocess.run(
         ["bash", "-c", script], capture_output=True, text=True, check=True, cwd=REPOSITORY, timeout=deadline(30)
