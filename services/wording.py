@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 
 WORDS = {
     "gathering": "Waiting for clients",
@@ -25,21 +26,37 @@ NONE = "\N{EN DASH}"
 
 def number(value: float | None, digits: int = 4) -> str:
     """Write a figure; a dash where there is none."""
-    return NONE if value is None or value != value else f"{value:.{digits}f}"  # noqa: PLR0124 - NaN
+    return NONE if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
-def share(value: float | None) -> str:
-    """Write a share in per cent."""
-    return NONE if value is None else f"{100 * value:.2f} %"
+def share(value: float | None, digits: int = 2) -> str:
+    """Write a share in [0, 1] in per cent."""
+    return NONE if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f} %"
 
 
-def span(seconds: float | None) -> str:
-    """Write a time as a person would: seconds, minutes, hours."""
-    if seconds is None:
+def count(value: float | None) -> str:
+    """Write a whole number with its thousands apart."""
+    return NONE if value is None else f"{value:,.0f}"
+
+
+def size(value: float) -> str:
+    """Write a number of bytes."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if value >= factor:
+            return f"{value / factor:.1f} {unit}"
+    return f"{value:.0f} bytes"
+
+
+def span(seconds: float | None, digits: int = 0) -> str:
+    """Write a time as a person would: seconds, minutes, hours; fewer than ten seconds with so many digits."""
+    if seconds is None or not math.isfinite(seconds):
         return NONE
-    minutes, rest = divmod(round(seconds), 60)
+    whole = round(seconds)
+    if whole < 60:  # noqa: PLR2004 - seconds in a minute
+        return f"{seconds:.{digits}f} s" if seconds < 10 else f"{whole} s"  # noqa: PLR2004
+    minutes, rest = divmod(whole, 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
 def ago(seconds: float | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.wording import NONE, ago, number, printable, share, span
+from services.wording import NONE, ago, count, number, printable, share, size, span
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,23 @@ from services.wording import NONE, ago, number, printable, share, span
         (number(float("nan")), NONE),
         (number(0.12345), "0.1235"),
         (share(0.98765), "98.77 %"),
+        (share(float("inf")), NONE),
+        (share(0.98765, 1), "98.8 %"),
+        (count(None), NONE),
+        (count(60_000), "60,000"),
+        (size(0), "0 bytes"),
+        (size(999), "999 bytes"),
+        (size(1000), "1.0 kB"),
+        (size(1_500_000), "1.5 MB"),
+        (size(7e9), "7.0 GB"),
+        (size(2_500_000_000_000), "2500.0 GB"),
+        (span(None), NONE),
+        (span(3.4), "3 s"),
+        (span(0.04, 1), "0.0 s"),
+        (span(9.94, 1), "9.9 s"),
+        (span(33.6, 1), "34 s"),
         (span(59.4), "59 s"),
+        (span(60.2), "1 min 0 s"),
         (span(61), "1 min 1 s"),
         (span(7260), "2 h 1 min"),
         (ago(None), NONE),
@@ -23,7 +39,7 @@ from services.wording import NONE, ago, number, printable, share, span
     ],
 )
 def test_figures_are_written_as_a_person_would(found: str, words: str) -> None:
-    """Shares and times have units, and what is not there is a dash."""
+    """Shares, sizes and times have units, and what is not there is a dash."""
     assert found == words
 
 

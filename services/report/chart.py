@@ -87,6 +87,7 @@ def draw(
     told: str,
     lines: Sequence[Line],
     *,
+    rounds: int = 0,
     best: tuple[int, float | None] | None = None,
     level: float | None = None,
     void: Sequence[int] = (),
@@ -98,6 +99,7 @@ def draw(
         title: what is shown.
         told: the same in a sentence.
         lines: to draw.
+        rounds: that the axis is made for, where there may be more to come.
         best: a round, and the value at which it is marked.
         level: a value to draw a line across at.
         void: rounds that are marked.
@@ -106,7 +108,7 @@ def draw(
     values = [value for line in lines for value in line.values if _is_number(value)]
     if not values:
         return None
-    rounds = max(len(line.values) for line in lines)
+    rounds = max(rounds, *(len(line.values) for line in lines))
     low, high, step = _range(min(values), max([*values, *([level] if level is not None else [])]))
 
     def x(number: float) -> float:

@@ -22,6 +22,7 @@ from services.report.chart import Chart, Line
 from services.report.facts import Facts
 from services.report.timeline import ABSENT, IDLE, STATES, TRAINED, Client, Timeline, coarser
 from services.transport.refusals import one_line
+from services.wording import count, number, share, size, span
 
 FILE = "report.html"
 
@@ -39,9 +40,6 @@ MOST_CELLS = 40_000
 
 MOST_TITLED = 400
 """Drop-outs in the timeline that tell their reason under the pointer; it also stands in the table."""
-
-UNKNOWN = "–"  # noqa: RUF001 - a dash, not a minus
-"""In place of a figure that there is none of."""
 
 
 @dataclass(frozen=True)
@@ -104,41 +102,6 @@ def verbatim(text: str, limit: int = 20_000) -> str:
     return "".join(letter if letter.isprintable() or letter == "\n" else "�" for letter in text[:limit])
 
 
-def percent(share: float | None, digits: int = 2) -> str:
-    """Write a share in [0, 1] as per cent."""
-    return UNKNOWN if share is None or not math.isfinite(share) else f"{share * 100:.{digits}f} %"
-
-
-def number(value: float | None, digits: int = 4) -> str:
-    """Write a figure."""
-    return UNKNOWN if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
-
-
-def count(value: float | None) -> str:
-    """Write a whole number with its thousands apart."""
-    return UNKNOWN if value is None else f"{value:,.0f}"
-
-
-def size(value: float) -> str:
-    """Write a number of bytes."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if value >= factor:
-            return f"{value / factor:.1f} {unit}"
-    return f"{value:.0f} bytes"
-
-
-def duration(seconds: float | None) -> str:
-    """Write seconds as a person says them; a blank between number and unit breaks no line."""
-    if seconds is None or not math.isfinite(seconds):
-        return UNKNOWN
-    whole = round(seconds)
-    if whole < 60:  # noqa: PLR2004 - seconds in a minute
-        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"  # noqa: PLR2004 - as many digits
-    minutes, left = divmod(whole, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {left} s"
-
-
 def png(content: bytes) -> str:
     """Write a picture as an address that holds it."""
     return f"data:image/png;base64,{base64.b64encode(content).decode()}"
@@ -153,7 +116,7 @@ def _templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for words in (told, verbatim, percent, number, count, size, duration, png):
+    for words in (told, verbatim, share, number, count, size, span, png):
         made.filters[words.__name__] = words
     return made
 
@@ -276,11 +239,11 @@ def _tick_step(columns: int) -> int:
 def _bars(client: Client, row: int, *, titled: bool) -> Iterator[Bar]:
     y = row * 10 + 5
     by_state: dict[str, str] = {}
-    for span in client.spans:
-        path = f"M{span.first - 1} {y}h{span.last - span.first + 1}"
-        style = span.state if span.state in STATES else "error"
+    for held in client.spans:
+        path = f"M{held.first - 1} {y}h{held.last - held.first + 1}"
+        style = held.state if held.state in STATES else "error"
         if titled and style not in {TRAINED, IDLE, ABSENT}:
-            yield Bar(style, path, f"{client.name}: {span.words}")
+            yield Bar(style, path, f"{client.name}: {held.words}")
         elif style != ABSENT:
             by_state[style] = by_state.get(style, "") + path
     for style, path in by_state.items():

@@ -25,7 +25,7 @@ from services.experiment import Plan
 from services.report import findings
 from services.runs import LATEST, SUMMARY
 from services.server import checkpoint, engines
-from services.server.results import MODEL_SOURCE, RunFolder, plain, versions
+from services.server.results import MODEL_SOURCE, RunFolder, outlived, plain, versions
 from services.server.status import StatusServer
 from services.server.trust import Trust
 from services.server.view import View
@@ -99,6 +99,10 @@ def run(plan: Plan, options: ServerOptions) -> None:
         )
     source = None if plan.model.module is None else read(plan.model.module, options.models)
     trust = Trust(options.certificate, options.key, options.ca, options.denylist)
+    complete = outlived(options.results)
+    if complete is not None and not options.fresh:
+        logger.warning("run %s is complete; its server was killed while somebody looked at its page", complete)
+        return
     folder, resumed = open_folder(plan, options.results, source, fresh=options.fresh)
     logs.to_file(folder.path / "server.log")
 
@@ -234,6 +238,7 @@ class Run:
                 raise
             if page is not None and page.readers and self.options.linger:
                 logger.info("the status page stays while it is open, for at most %g s (LINGER)", self.options.linger)
+                self.folder.linger()
                 with contextlib.suppress(asyncio.CancelledError):  # the run is complete whatever ends the wait
                     await page.until_unwatched(self.options.linger)
 

@@ -29,6 +29,9 @@ from services.source import Source
 from services.tables import ClientRound, Measure, Round
 
 LOCK = ".lock"
+LINGERING = b"lingering"
+"""What the lock holds while a server goes on for its status page alone; one that is killed then leaves it there."""
+
 MODEL_SOURCE = "model.py"
 PACKAGES = ("declearn", "tensorflow-cpu", "tensorflow", "keras", "scikit-learn", "websockets", "cryptography", "numpy")
 
@@ -97,8 +100,14 @@ class RunFolder:
         """Let `latest` point at this run; done once it has a summary, so that who follows it finds one."""
         _point(self.path.parent / LATEST, self.run_id)
 
+    def linger(self) -> None:
+        """Take down that the run is complete, and that this process goes on for its status page alone."""
+        self._lock.write(LINGERING)
+        self._lock.flush()
+
     def close(self) -> None:
         """Let go of the folder."""
+        self._lock.truncate(0)
         self._lock.close()
 
     @property
@@ -206,6 +215,23 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def outlived(results: Path) -> str | None:
+    """Tell the newest run where its server was killed when nothing but its page was left; once, so that another begins.
+
+    An engine that starts a killed server again would else begin a run that nobody asked for.
+    """
+    lock = results / LATEST / LOCK
+    try:
+        if lock.read_bytes() != LINGERING:
+            return None
+        with lock.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.truncate(0)
+    except OSError:  # no run, or one whose server still lingers
+        return None
+    return lock.parent.resolve().name
 
 
 def _hold(folder: Path) -> IO[bytes]:

@@ -5,25 +5,23 @@ from __future__ import annotations
 import math
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page
 
+from tests.browser import browser, needed
 from tests.compose.conftest import stacks
 from tests.compose.stack import QUICK
 from tests.support import deadline
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
 pytestmark = [
     pytest.mark.compose,
     pytest.mark.timeout(900),
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed and could not be had"),
+    needed,
 ]
 
 ROUNDS = 8
@@ -72,15 +70,14 @@ class Visit:
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """Watch one run at a desk by daylight and on a phone by night; tells what was seen, by moment."""
-    with stacks("page", tmp_path_factory.mktemp("page")) as make, sync_playwright() as playwright:
+    with stacks("page", tmp_path_factory.mktemp("page")) as make, browser() as chromium:
         stack = make(PLAN, CLIENTS=3, LINGER=300)
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         stack.up("--scale", "client=2")
         stack.until(lambda: len(stack.status.get("clients", ())) == 2, "two clients")
         address = f"http://127.0.0.1:{stack.environment['STATUS_PORT']}/"
-        desk = Visit(browser, address, "desk", viewport={"width": 1200, "height": 900}, color_scheme="light")
-        phone = Visit(browser, address, "phone", viewport={"width": 390, "height": 844}, color_scheme="dark")
-        plain = Visit(browser, address, "plain", java_script_enabled=False)
+        desk = Visit(chromium, address, "desk", viewport={"width": 1200, "height": 900}, color_scheme="light")
+        phone = Visit(chromium, address, "phone", viewport={"width": 390, "height": 844}, color_scheme="dark")
+        plain = Visit(chromium, address, "plain", java_script_enabled=False)
         found: dict[str, Any] = {"violations": [], "text": {}}
 
         def look(moment: str) -> None:
@@ -110,18 +107,19 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
         desk.sees("#headline", "Completed")
         look("completed")
         found["curves"] = [
-            len(str(line.get_attribute("points")).split()) for line in desk.page.locator("#curves polyline").all()
+            len(str(line.get_attribute("d")).split()) for line in desk.page.locator("#curves path.line").all()
         ]
         found["rows"] = len(desk.page.locator("#curves tbody tr").all())
         found["answers"] = {digit: _draw(desk.page, digit) for digit in STROKES}
         look("drawn")
         found["complaints"] = desk.complaints + phone.complaints
         found["summary"] = stack.summary
-        stack.docker("kill", stack.container("server"))
+        stack.kill(stack.container("server"))
         desk.sees("#connection", "Connection lost")
         desk.keep("disconnected")
+        found["code"] = stack.exit_code(stack.container("server"))
+        found["after"] = stack.summary
         found["name"] = name
-        browser.close()
         yield found
 
 
@@ -177,6 +175,12 @@ def test_the_page_goes_through_the_run(seen: dict[str, Any]) -> None:
     assert "Completed" in text["completed"]
     assert f"{ROUNDS} of {ROUNDS}" in text["completed"]
     assert f"{100 * seen['summary']['test_accuracy']:.2f} %" in text["completed"]
+
+
+def test_a_server_killed_at_its_page_alone_begins_no_other_run(seen: dict[str, Any]) -> None:
+    """Killed when the run is complete and only the page is left, a server that is started again ends with 0."""
+    assert seen["code"] == 0
+    assert seen["after"] == seen["summary"]
 
 
 def test_curves_have_a_point_a_round(seen: dict[str, Any]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import shutil
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -13,13 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import sync_playwright
 
+from tests.browser import browser, needed
 from tests.compose.conftest import Maker, stacks
 from tests.compose.stack import QUICK, Stack, free_port
 from tests.support import deadline
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 pytestmark = pytest.mark.compose
 
@@ -64,14 +61,13 @@ def test_curves_of_server_and_clients_are_there(ended: tuple[Stack, str]) -> Non
     assert "weights/classes/kernel" in ask(stack, "data/plugin/histograms/tags")[server]
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed and could not be had")
+@needed
 def test_a_person_sees_them_in_a_browser(ended: tuple[Stack, str]) -> None:
     """In Chromium the server and each client stand by the run's id, each with a line in the chart of accuracy."""
     stack, run_id = ended
     wait = 1000 * deadline(90)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1500, "height": 900})
+    with browser() as chromium:
+        page = chromium.new_page(viewport={"width": 1500, "height": 900})
         page.goto(f"http://127.0.0.1:{stack.environment['TENSORBOARD_PORT']}/#scalars")
         for name in ("server", "client_0", "client_1"):
             page.get_by_text(f"{run_id}/{name}", exact=True).first.wait_for(timeout=wait)
@@ -83,7 +79,6 @@ def test_a_person_sees_them_in_a_browser(ended: tuple[Stack, str]) -> None:
         stack.until(lambda: len(colours()) == 3, "a line of a colour of its own for the server and each client")
         if folder := os.environ.get("FED_SCREENSHOTS"):
             page.screenshot(path=Path(folder) / "tensorboard.png")
-        browser.close()
 
 
 def test_it_says_that_it_is_well(ended: tuple[Stack, str]) -> None:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from services.report import main
 from services.tables import Measure
+from tests.browser import browser as started
+from tests.browser import needed
 from tests.report import made
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed and could not be had")
+pytestmark = needed
 
 PRIVACY = {"kind": "sample", "epsilon": 3.0, "epsilon_spent": 2.5, "delta": 1e-5, "noise_multiplier": 0.75}
 OPEN = "document.querySelectorAll('details').forEach(each => each.open = true)"
@@ -24,8 +23,8 @@ OPEN = "document.querySelectorAll('details').forEach(each => each.open = true)"
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """A browser."""
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with started() as made_:
+        yield made_
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.report import chart
 from services.report.chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, Line
@@ -55,6 +57,31 @@ def test_what_is_no_number_leaves_a_gap() -> None:
     assert len(long.lines[0].dots) == 1
     assert chart.draw("Loss", "", [Line("line", "test", [math.nan, None, 1e300])]) is None
     assert chart.draw("Loss", "", []) is None
+
+
+VALUES = st.lists(st.one_of(st.none(), st.floats(allow_nan=True, allow_infinity=True, width=32)), max_size=12)
+
+
+@given(VALUES, VALUES, st.integers(0, 20))
+def test_every_point_lies_within_the_drawing(one: list[float | None], other: list[float | None], planned: int) -> None:
+    """Whatever the values are, each finite one is drawn, inside the edges, on an axis of all planned rounds."""
+    made = chart.draw("Loss", "", [Line("a", "validation", one), Line("b", "test", other)], rounds=planned)
+    finite = [[value for value in line if value is not None and math.isfinite(value)] for line in (one, other)]
+    if made is None:
+        assert finite == [[], []]
+        return
+    for line, values in zip(made.lines, finite, strict=True):
+        points = [tuple(map(float, pair.split(","))) for pair in line.path.replace("M", " ").split()]
+        assert len(points) == len(values)
+        assert all(LEFT <= x <= WIDTH - RIGHT and TOP <= y <= HEIGHT - BOTTOM for x, y in points)
+    assert int(made.x[-1].label) <= max(len(one), len(other), planned)
+
+
+def test_rounds_to_come_have_their_place() -> None:
+    """With more rounds planned than done, the line ends before the right edge."""
+    made = draw(0.5, 0.25, rounds=5)
+    assert [tick.label for tick in made.x] == ["1", "2", "3", "4", "5"]
+    assert made.lines[0].dots[-1][0] == made.x[1].at
 
 
 def test_a_single_round_is_a_dot_in_the_middle() -> None:

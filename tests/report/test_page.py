@@ -9,8 +9,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from services.report import facts, page, timeline
 from services.shards import Seat
 from services.tables import Measure
@@ -406,23 +404,6 @@ def test_more_rounds_than_fit_share_a_column(tmp_path: Path) -> None:
     assert "--columns:1000" in (pane.attributes["style"] or "")
     assert "2 rounds a column, each client as it was in the worst of them, a row a client." in root.text
     assert [each.text for each in pane.all("span", class_="tick")][:3] == ["1", "199", "399"]
-
-
-@pytest.mark.parametrize(
-    ("value", "told"),
-    [(None, "–"), (0.04, "0.0 s"), (9.94, "9.9 s"), (33.6, "34 s"), (60.2, "1 min 0 s"), (7265.0, "2 h 1 min")],  # noqa: RUF001
-)
-def test_seconds_are_told_as_people_do(value: float | None, told: str) -> None:
-    """Seconds, minutes and hours, no more exact than anybody cares."""
-    assert page.duration(value) == told
-
-
-@pytest.mark.parametrize(
-    ("value", "told"), [(0, "0 bytes"), (999, "999 bytes"), (1000, "1.0 kB"), (2.5e6, "2.5 MB"), (7e9, "7.0 GB")]
-)
-def test_bytes_are_told_as_people_do(value: float, told: str) -> None:
-    """Bytes, and their decimal multiples."""
-    assert page.size(value) == told
 
 
 def test_a_long_text_of_a_stranger_is_cut() -> None:

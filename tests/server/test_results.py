@@ -20,7 +20,7 @@ from services import experiment, logs
 from services.errors import StorageError
 from services.experiment import Plan
 from services.server import results
-from services.server.results import RunFolder
+from services.server.results import RunFolder, outlived
 from services.source import Source
 from services.tables import ClientRound, Round
 
@@ -262,3 +262,21 @@ def test_versions_are_those_installed() -> None:
     assert found["numpy"] == np.__version__
     assert {"python", "declearn", "websockets", "cryptography"} < found.keys()
     assert found.keys() & {"tensorflow", "tensorflow-cpu"}
+
+
+def test_a_server_killed_at_its_page_alone_is_told_once(tmp_path: Path) -> None:
+    """What a server leaves that is killed after its run is told to the next one, once; a clean end leaves nothing."""
+    folder = RunFolder.create(tmp_path)
+    folder.publish()
+    folder.linger()
+    assert outlived(tmp_path) is None, "it still lingers"
+    folder._lock.close()  # as the kernel does with a process that is killed
+    assert outlived(tmp_path) == folder.run_id
+    assert outlived(tmp_path) is None
+
+    other = RunFolder.create(tmp_path)
+    other.publish()
+    other.linger()
+    other.close()
+    assert outlived(tmp_path) is None
+    assert outlived(tmp_path / "nowhere") is None

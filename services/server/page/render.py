@@ -12,13 +12,11 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
-from services.server.page.charts import Line, chart
-from services.wording import OVER, WORDS, ago, number, share, span
+from services.report.chart import Chart, Line, draw
+from services.wording import OVER, WORDS, ago, number, share, size, span
 
 MOST_EVENTS = 100
 """Events that the page shows, the latest first."""
-
-KILO = 1000
 
 
 class Renderer:
@@ -26,7 +24,10 @@ class Renderer:
 
     def __init__(self) -> None:
         self._jinja = jinja2.Environment(
-            loader=jinja2.PackageLoader("services.server.page"),
+            # charts are drawn as reports draw them
+            loader=jinja2.ChoiceLoader(
+                [jinja2.PackageLoader("services.server.page"), jinja2.PackageLoader("services.report")]
+            ),
             autoescape=True,
             undefined=jinja2.StrictUndefined,
             trim_blocks=True,
@@ -46,8 +47,7 @@ class Renderer:
         facts = {
             "headline": {"words": WORDS.get(run["phase"], run["phase"]), "over": run["phase"] in OVER},
             "curves": {
-                "accuracy": chart("Accuracy", _lines(history, "accuracy"), rounds),
-                "loss": chart("Loss", _lines(history, "loss"), rounds),
+                "charts": {column.title(): _chart(history, column, rounds) for column in ("accuracy", "loss")},
                 "rows": [dict(zip(history, row, strict=True)) for row in zip(*history.values(), strict=True)],
             },
             "clients": {"clients": run["clients"] | run["gone"]},
@@ -64,22 +64,14 @@ class Renderer:
         }
 
 
-def _lines(history: Mapping[str, Sequence[Any]], column: str) -> list[Line]:
-    return [
-        Line("valid", "clients' validation images", history[column]),
-        Line("test", "held-out test images", history[f"test_{column}"]),
+def _chart(history: Mapping[str, Sequence[Any]], column: str, rounds: int) -> Chart | None:
+    """Lay out the curves of one figure; None before the first round."""
+    lines = [
+        Line("clients' validation images", "validation", history[column]),
+        Line("held-out test images", "test", history[f"test_{column}"]),
     ]
-
-
-def size(count: int) -> str:
-    """Write a number of bytes."""
-    if count < KILO:
-        return f"{count} B"
-    for unit in ("kB", "MB", "GB"):
-        count_ = count / KILO ** ({"kB": 1, "MB": 2, "GB": 3}[unit])
-        if count_ < KILO or unit == "GB":
-            return f"{count_:.1f} {unit}"
-    raise AssertionError
+    told = "; ".join(f"{line.name} {number(line.values[-1])}" for line in lines if line.values)
+    return draw(column.title(), f"{column.title()}: {told}", lines, rounds=rounds)
 
 
 def bar(counts: Sequence[int], names: Sequence[str]) -> Markup:

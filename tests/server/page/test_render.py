@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from services.server.page.render import Renderer, bar, size
+from services.server.page.render import Renderer, bar
 from services.tables import HISTORY_COLUMNS
+from services.wording import NONE
 
 CLIENT: dict[str, Any] = {
     "state": "training",
@@ -136,12 +137,18 @@ def test_what_others_say_is_text() -> None:
         ({"events": []}, "Nothing yet."),
         ({"drawable": False}, "Once the run is completed, you can draw here"),
         ({"drawable": True}, "Draw one of 0, 1"),
-        ({"history": {column: [] for column in HISTORY_COLUMNS}, "test_accuracy": None}, "no round yet"),
+        ({"history": {column: [] for column in HISTORY_COLUMNS}, "test_accuracy": None}, "No round yet."),
     ],
 )
 def test_each_state_of_a_run_has_its_words(changes: dict[str, Any], words: str) -> None:
     """Empty, waiting, finished and failed runs say so."""
     assert words in page(**changes).text
+
+
+def test_a_client_that_has_yet_to_train_has_dashes() -> None:
+    """Of a client that was in no round yet, what there is no figure of is a dash."""
+    fresh = dict.fromkeys(CLIENT) | {"state": "joining", "reason": "", "bytes_sent": 0, "bytes_received": 0}
+    assert f"client_7 joining its own {NONE} {NONE} 0 bytes 0 bytes {NONE}" in page(clients={"client_7": fresh}).text
 
 
 def test_a_model_that_takes_no_picture_has_no_box_to_draw_in() -> None:
@@ -156,19 +163,6 @@ def test_every_table_and_picture_can_be_told_to_the_blind() -> None:
     assert all("aria-label" in tag for tag in re.findall(r"<(?:svg|canvas|progress)[^>]*>", html))
     assert all('tabindex="0"' in tag for tag in re.findall(r'<div class="scroll[^>]*>', html))
     assert '<html lang="en">' in html
-
-
-@pytest.mark.parametrize(
-    ("found", "words"),
-    [
-        (size(999), "999 B"),
-        (size(1_500_000), "1.5 MB"),
-        (size(2_500_000_000_000), "2500.0 GB"),
-    ],
-)
-def test_sizes_are_written_as_a_person_would(found: str, words: str) -> None:
-    """A number of bytes has the unit that keeps it short."""
-    assert found == words
 
 
 def test_a_bar_is_as_wide_as_the_counts_are_large() -> None:
