@@ -10,10 +10,21 @@ import pytest
 
 from services import logs
 from services.paths import Paths
+from services.server.main import Run
 from services.server.results import plain
 from tests.faults.dishonest_client import forger
-from tests.federation import Federation, plan, run
+from tests.federation import Federation, Hook, plan, run
 from tests.support import logging_kept
+
+
+def looking(state: Run, seen: dict[int, dict[str, Any]]) -> Hook:
+    """Make what takes a snapshot before each round."""
+
+    async def look(number: int) -> str | None:
+        seen[number] = state.view.snapshot()
+        return None
+
+    return look
 
 
 def test_a_run_is_seen_from_its_beginning_to_its_end(small: Paths) -> None:
@@ -68,10 +79,7 @@ def test_who_is_gone_and_who_missed_a_round_is_seen_with_the_reason(small: Paths
 
     async def scene() -> None:
         async with federation.server() as (state, server):
-
-            async def look(number: int) -> str | None:
-                seen[number] = state.view.snapshot()
-                return None
+            look = looking(state, seen)
 
             async def fail(number: int) -> str | None:
                 return "the disk is full" if number == 1 else None
@@ -134,10 +142,7 @@ def test_who_was_put_out_is_seen_with_the_reason(small: Paths) -> None:
 
     async def scene() -> None:
         async with federation.server() as (state, server):
-
-            async def look(number: int) -> str | None:
-                seen[number] = state.view.snapshot()
-                return None
+            look = looking(state, seen)
 
             clients = [federation.client(0, before_round=look), federation.client(1, forge=forger("nan"))]
             clients.append(federation.client(2))
