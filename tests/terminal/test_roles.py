@@ -50,8 +50,9 @@ def test_each_role_shows_what_it_is_at(env: dict[str, str]) -> None:
         assert init.end() == 0
         assert init.text.splitlines()[-1].endswith("s")
     with (
-        Screen([*FED, "server", *identity], env=env) as server,
-        Screen([*FED, "client", "--ca-cert", f"{certs}/ca-cert.pem"], env=env) as client,
+        # wide enough that no line is broken, that of a client that has yet to find its server included
+        Screen([*FED, "server", *identity], columns=200, env=env) as server,
+        Screen([*FED, "client", "--ca-cert", f"{certs}/ca-cert.pem"], columns=200, env=env) as client,
     ):
         text = server.until("Training · round 3 of 1000", "client_0 training", "server: round 2/1000")
         assert text.index("server: round 2/1000") < text.index("Training · round") < text.index("client_0 training")
