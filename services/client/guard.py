@@ -21,8 +21,8 @@ from services.architecture import Size
 from services.client import blueprint, requests
 from services.client.blueprint import KEYS, Limits
 from services.errors import DistrustError
-from services.transport.answers import plain
 from services.transport.client import FIRST_MESSAGES
+from services.transport.packs import unpack
 from services.transport.refusals import one_line
 
 MOST_PARTS = 200_000
@@ -129,7 +129,7 @@ class Guard:
     @staticmethod
     def _unpacked(content: bytes | memoryview, name: str) -> Any:
         try:
-            return plain(content, MOST_PARTS)
+            return unpack(content, MOST_PARTS)
         except ValueError as exc:
             raise DistrustError(f"the server's {name} is none: {one_line(exc)}") from exc
 

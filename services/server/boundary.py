@@ -124,6 +124,8 @@ class Boundary:
         reason = await self._secure.set_up(participants)
         if reason is not None:
             self._tell("unagreed", reason, f"secure aggregation was not set up: {reason}")
+            for name, fault in self._secure.blamed.items():
+                self._attendance.exclude(name, fault)
         return reason
 
     async def agree(self, participants: list[str]) -> TrainingError | None:

@@ -34,6 +34,9 @@ from services.transport.server import REFUSED, ServerEndpoint
 SET_UP_TIMEOUT = 120.0
 """Seconds all participants have to sort their images into groups and agree on these."""
 
+_BLAMED = ("error", REFUSED)
+"""Kinds of a loss that leave a client out, where others are asked again."""
+
 _REPORTED = (ErrorMessageException, MessageTypeException)
 """What declearn raises where a client sends an error, or what is not due."""
 

@@ -22,7 +22,9 @@ from declearn.main import FederatedServer
 from declearn.main.config import EvaluateConfig, FLOptimConfig, TrainingConfig
 from declearn.metrics import MeanMetric, MetricSet
 from declearn.model.api import Model
+from declearn.optimizer.modules import ScaffoldAuxVar
 from declearn.secagg import messaging as secagg_messaging
+from declearn.secagg.api import Decrypter
 
 from services import logs
 from services.errors import TrainingError
@@ -34,7 +36,7 @@ from services.server.checkpoint import Checkpoint
 from services.server.early_stop import reason_to_stop
 from services.server.evaluation import HeldOut, Score
 from services.server.fairness import GroupFairness
-from services.server.inspection import Inspection, Repeats, most_steps
+from services.server.inspection import LOSS, MEAN, Inspection, Repeats, most_steps
 from services.server.membership import Seat
 from services.server.model import build_metrics
 from services.server.privacy import SPENT, CentralPrivacy, SamplePrivacy
@@ -42,18 +44,26 @@ from services.server.record import Recorder
 from services.server.results import RunFolder
 from services.server.robust import Defence
 from services.server.sampling import Draw
+from services.server.sealed import SealedForm
 from services.server.secagg import FEWEST, SecureAggregation
 from services.server.tensorboard import Board
 from services.shards import Manifest
 from services.tables import Measure, Round
+from services.transport.refusals import one_line
 from services.transport.server import FAREWELL_TIMEOUT, REFUSED, Loss, ServerEndpoint, Traffic
 
 LARGEST_MESSAGE = 2**20
 """Bytes of a client's message beside what grows with the model."""
 
-CLEAR, HIDDEN = 8, 256
-"""How many times the model's weights a message may weigh: with auxiliary variables or an optimizer's state; as the
-integers of secure aggregation, of which Joye-Libert's have 512 bytes for each of a weight's four."""
+HEAVIER = {None: 8, "masking": 16, "joye-libert": 256}
+"""By secure aggregation, how many times the model's weights a message may weigh: with auxiliary variables or an
+optimizer's state; as integers of up to 9 bytes, or of some 280, for each of a weight's four."""
+
+MOST_PARTS = 10_000
+"""Items that the lists and maps of a client's message may have beside what grows with the model."""
+
+PARTS_OF_ARRAY, PARTS_OF_NUMBER = 64, 16
+"""The same for each array of weights in clear, of which a message may hold several; for each weight as an integer."""
 
 logger = logging.getLogger("fed.server")
 
@@ -102,15 +112,25 @@ class Federation(FederatedServer):
         self.round = 0
         self.phase = "gathering"
         self.best_round = 0
-        endpoint.door.largest = LARGEST_MESSAGE + model_bytes(model) * (HIDDEN if plan.secagg else CLEAR)
+        endpoint.door.largest = LARGEST_MESSAGE + model_bytes(model) * HEAVIER[plan.secagg]
+        weights = model.get_weights(trainable=True)
+        endpoint.door.most_parts = MOST_PARTS + PARTS_OF_ARRAY * len(weights.coefs)
+        if plan.secagg is not None:
+            endpoint.door.most_parts += PARTS_OF_NUMBER * sum(np.size(value) for value in weights.coefs.values())
         self.repeats = Repeats()
+        exchanged = [module.aux_name for module in self.optim.modules if module.aux_name is not None]
         self.inspection = Inspection(
-            model.get_weights(trainable=True),
+            weights,
             optim.aggregator.updates_cls,
             self.metrics,
-            [module.aux_name for module in self.optim.modules if module.aux_name is not None],
+            exchanged,
             # fairness weighs updates by what it finds, some with less than nothing
             bounds_weight=plan.fairness.algorithm is None,
+        )
+        self.sealed = SealedForm(
+            optim.aggregator.prepare_for_sharing(weights, 1),
+            {LOSS: MEAN(), **self.metrics.get_states()},
+            {name: ScaffoldAuxVar(delta=weights, clients={"client"}) for name in exchanged},
         )
         self._cuts = manifest.cuts
         self.reason = ""
@@ -306,8 +326,7 @@ class Federation(FederatedServer):
         )
         expected = messaging.TrainReply if self.secure is None else secagg_messaging.SecaggTrainReply
         trained, losses = await self._ask(request, members, expected, limits.round_timeout)
-        if self.secure is None:
-            trained, losses = self._sift(number, trained, losses)
+        trained, losses = self._sift(number, trained, losses)
         self.attendance.judge(trained, losses)
         states = await self.attendance.collect_states(list(trained)) if self.plan.deterministic else {}
         missing = self.plan.deterministic and any(name not in trained or name not in states for name in members)
@@ -318,7 +337,10 @@ class Federation(FederatedServer):
             why = f"{len(trained)} of {len(members)} clients finished it"
             self.folder.add_event(number, "void", "", why, line=f"round {number} does not count: {why}")
             return False
-        updates = self._gathered(number, trained)
+        gathered = self._gathered(number, trained)
+        if gathered is None:
+            return False
+        updates: dict[str, Any] = gathered
         if isinstance(self.private, CentralPrivacy):
             updates = await asyncio.to_thread(self.private.noised, updates)
         self.optim.start_step()
@@ -340,13 +362,26 @@ class Federation(FederatedServer):
             )
         return True
 
-    def _gathered(self, number: int, trained: Mapping[str, Any]) -> dict[str, Any]:
-        """Turn the replies of a round that counts into what is averaged, and learn of them what the plan asks for."""
-        if self.secure is not None:
-            return {"aggregated": self.secure.aggregate(trained)}
-        self.repeats.remember(number, trained)
-        self.draw.learn(trained, self.model)
-        return self.defence.bound(trained)
+    def _gathered(self, number: int, trained: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Turn the replies of a round that counts into what is averaged, and learn of them what the plan asks for.
+
+        None where the sum of encrypted ones makes no sense, for which nobody can be blamed.
+        """
+        if self.secure is None:
+            self.repeats.remember(number, trained)
+            self.draw.learn(trained, self.model)
+            return self.defence.bound(trained)
+        try:
+            opened = self.secure.aggregate(trained)
+            fault = self.inspection.fault_in_sum(opened)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as exc:
+            fault = one_line(exc)
+        if fault is None:
+            return {"aggregated": opened}
+        self.secure.forget()
+        why = f"the sum of all updates can't be used: {fault}"
+        self.folder.add_event(number, "void", "", why, line=f"round {number} does not count: {why}")
+        return None
 
     async def _measure_fairness(self, number: int, members: list[str]) -> list[Measure] | None:
         """Measure the model by groups, and let clients weigh them, where the plan asks for it; None where it failed."""
@@ -393,6 +428,7 @@ class Federation(FederatedServer):
             if len(members) < FEWEST or await self.boundary.agree_on_secrets(members) is not None:
                 return {}
             replies, losses = await self._ask(request, members, secagg_messaging.SecaggEvaluationReply, timeout)
+            replies, losses = self._inspect_sealed(number, replies, losses, self.sealed.fault_in_evaluation)
             if not losses:
                 return replies
             self.secure.forget()
@@ -406,6 +442,8 @@ class Federation(FederatedServer):
         Raises:
             TrainingError: there are no others, and all who are there were asked.
         """
+        if self.secure is not None:
+            return self._inspect_sealed(number, trained, losses, self.sealed.fault_in_training)
         sound, lost = self._inspect(
             number,
             trained,
@@ -420,6 +458,22 @@ class Federation(FederatedServer):
                 "finite updates",
                 "lower the learning rate",
             )
+        return sound, lost
+
+    def _inspect_sealed(
+        self,
+        number: int,
+        replies: Mapping[str, Any],
+        losses: Mapping[str, Loss],
+        fault_in: Callable[[Any, Decrypter], str | None],
+    ) -> tuple[dict[str, Any], dict[str, Loss]]:
+        """Leave out encrypted replies of another form than agreed; each has cost all others their round."""
+        assert self.secure is not None  # noqa: S101 - the caller looked
+        decrypter = self.secure.decrypter
+        sound, lost = self._inspect(number, replies, losses, lambda _, reply: fault_in(reply, decrypter))
+        for name, loss in lost.items():
+            if loss.kind == REFUSED:
+                self.attendance.exclude(name, f"its reply is refused: {loss.reason}")
         return sound, lost
 
     def _inspect(

@@ -24,6 +24,15 @@ from declearn.optimizer.modules import ScaffoldAuxVar
 LARGEST = 1e8
 """Largest magnitude of a number in a reply; float32 overflows at 3.4e38, and sums and squares come before that."""
 
+LARGEST_FIGURE = 1e30
+"""Largest magnitude of a loss, a weight, or a time."""
+
+MOST_NAMES = 16
+"""Names that one client's auxiliary variables may hold; SCAFFOLD's hold one."""
+
+SHOWN = 60
+"""Characters that are shown of what a client sent."""
+
 LOSS = "loss"
 """The metric that each client adds to those it is asked for."""
 
@@ -76,17 +85,24 @@ class Inspection:
         rest = {name: value for name, value in vars(reply.updates).items() if name != "updates"} if not fault else {}
         return fault or self._fault_within(rest, "updates") or self._fault_in_auxiliary(reply.aux_var)
 
+    def fault_in_sum(self, reply: Any) -> str | None:
+        """Tell what is wrong with the sum of all replies to a training request, or None."""
+        updates = reply.updates
+        if not is_number(updates.weights) or updates.weights <= 0:
+            return f"it claims a weight of {shown(updates.weights)}"
+        return self._fault_in_vector(updates.updates / updates.weights, "updates")
+
     def _fault_in_claims(self, reply: Any, most_steps: int | None) -> str | None:
         """Look at what a reply says of itself, and at the types of its parts."""
         steps, updates, fault = reply.n_steps, reply.updates, None
         if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-            fault = f"it claims {_shown(steps)} steps"
+            fault = f"it claims {shown(steps)} steps"
         elif most_steps is not None and steps > most_steps:
             fault = f"it claims {steps} steps, its images allow {most_steps}"
         elif type(updates) is not self._updates:  # a subclass adds up with its own kind alone
-            fault = f"its updates are {_shown(type(updates).__name__)}"
+            fault = f"its updates are {shown(type(updates).__name__)}"
         elif not is_number(updates.weights) or (self._bounds_weight and not 1 <= updates.weights <= steps):
-            fault = f"it claims a weight of {_shown(updates.weights)} for {steps} steps"
+            fault = f"it claims a weight of {shown(updates.weights)} for {steps} steps"
         elif not isinstance(updates.updates, Vector):
             fault = "its updates hold no vector"
         elif not is_number(reply.t_spent) or not isinstance(reply.aux_var, dict):
@@ -96,12 +112,12 @@ class Inspection:
     def _fault_in_auxiliary(self, variables: Mapping[Any, Any]) -> str | None:
         for name, value in variables.items():
             if name not in self._exchanged:
-                return f"it sends auxiliary variables {_shown(name)}, which nobody asked for"
+                return f"it sends auxiliary variables {shown(name)}, which nobody asked for"
             if not isinstance(value, ScaffoldAuxVar) or not isinstance(value.delta, Vector | float):
-                return f"its auxiliary variables {_shown(name)} are none of SCAFFOLD's"
+                return f"its auxiliary variables {shown(name)} are none of SCAFFOLD's"
             # the server divides by the number of names that it has seen, and a client has one
             if not isinstance(value.clients, set) or len(value.clients) > 1:
-                return f"its auxiliary variables {_shown(name)} are those of several clients"
+                return f"its auxiliary variables {shown(name)} are those of several clients"
         return self._fault_within(list(variables.values()), "auxiliary variables")
 
     # -- evaluation -----------------------------------------------------------------------------------------------
@@ -114,7 +130,7 @@ class Inspection:
             most_images: number of the client's validation images, or None where it is not known.
         """
         if not is_number(reply.loss) or reply.loss < 0 or not is_number(reply.t_spent):
-            return f"its loss is {_shown(reply.loss)}"
+            return f"its loss is {shown(reply.loss)}"
         if not isinstance(reply.n_steps, int) or reply.n_steps < 1 or not isinstance(reply.metrics, dict):
             return "it is malformed"
         if not reply.metrics:  # a client may keep them to itself; then its steps are what its loss counts as
@@ -157,7 +173,7 @@ class Inspection:
         strange = sorted(str(name) for name in vector.coefs.keys() - self._specs.keys())
         missing = sorted(self._specs.keys() - vector.coefs.keys())
         if strange or missing:
-            wrong = f"name {_shown(strange[0])}, which the model does not have" if strange else f"lack {missing[0]}"
+            wrong = f"name {shown(strange[0])}, which the model does not have" if strange else f"lack {missing[0]}"
             return f"its {what} {wrong}"
         for name, value in vector.coefs.items():
             fault = _fault_in_weight(name, value, *self._specs[name], largest)
@@ -244,10 +260,10 @@ def _fault_in_kinds(states: Mapping[Any, Any], wanted: Mapping[str, Any]) -> str
     """Compare which metrics there are, and of which types their states."""
     if states.keys() != wanted.keys():
         names = ", ".join(sorted(str(name) for name in states.keys() ^ wanted.keys()))
-        return f"its metrics lack, or add, {_shown(names)}"
+        return f"its metrics lack, or add, {shown(names)}"
     for name, state in states.items():
         if type(state) is not type(wanted[name]):
-            return f"its metrics hold {_shown(type(state).__name__)} for {name}"
+            return f"its metrics hold {shown(type(state).__name__)} for {name}"
     return None
 
 
@@ -256,7 +272,7 @@ def _fault_in_state(state: Any, most_images: int | None) -> str | None:
     if isinstance(state, MEAN):
         # a client may keep all but its loss to itself: such a metric is one of no image
         if state.num_sum < 0 or state.divisor < 0 or (state.num_sum > 0 and not state.divisor):
-            return f"its metrics hold a sum of {_shown(state.num_sum)} over {_shown(state.divisor)} images"
+            return f"its metrics hold a sum of {shown(state.num_sum)} over {shown(state.divisor)} images"
         return _fault_in_count(state.divisor, most_images)
     if isinstance(state, COUNTS):
         if state.confmat.min() < 0:
@@ -281,9 +297,14 @@ def _fault_in_count(count: float, most_images: int | None) -> str | None:
 
 
 def is_number(value: object) -> bool:
-    """Tell whether a value is a finite number."""
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(float(value))
+    """Tell whether a value is a number that can be reckoned with."""
+    return (
+        isinstance(value, int | float | np.number)
+        and not isinstance(value, bool)
+        and bool(-LARGEST_FIGURE <= value <= LARGEST_FIGURE)
+    )
 
 
-def _shown(value: object) -> str:
-    return repr(value)[:60]
+def shown(value: object) -> str:
+    """Word what a client sent, in a few characters."""
+    return repr(value)[:SHOWN]

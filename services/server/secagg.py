@@ -15,7 +15,9 @@ from declearn.secagg import messaging, parse_secagg_config_server
 from declearn.secagg.api import Decrypter
 
 from services.transport.hub import ClientGoneError
+from services.transport.refusals import one_line
 from services.transport.server import ServerEndpoint
+from services.transport.wire import UnreadableError
 
 FEWEST = 2
 """Fewest participants: the sum over a single one is that one's own."""
@@ -35,6 +37,9 @@ class SecureAggregation:
     Args:
         kind: name of declearn's method, `masking` or `joye-libert`.
         netwk: where the clients are.
+
+    Attributes:
+        blamed: by name, what was wrong with what a participant sent when they were last to agree.
     """
 
     def __init__(self, kind: str, netwk: ServerEndpoint) -> None:
@@ -43,6 +48,13 @@ class SecureAggregation:
         self._config = parse_secagg_config_server(secagg_type=kind, bitsize=BITSIZE, clipval=CLIPVAL)
         self._decrypter: Decrypter | None = None
         self._peers: frozenset[str] = frozenset()
+        self.blamed: dict[str, str] = {}
+
+    @property
+    def decrypter(self) -> Decrypter:
+        """What decrypts the sum over those who have agreed; `set_up` comes first."""
+        assert self._decrypter is not None  # noqa: S101 - see above
+        return self._decrypter
 
     def forget(self) -> None:
         """Require a new set-up: some participant's secrets may be out of step with the others'."""
@@ -55,6 +67,7 @@ class SecureAggregation:
             None when they have agreed, else why not.
         """
         peers = frozenset(clients)
+        self.blamed = {}
         if self._decrypter is not None and peers == self._peers:
             return None
         self.forget()
@@ -67,16 +80,18 @@ class SecureAggregation:
             return f"not agreed within {SET_UP_TIMEOUT:g} s"
         except ClientGoneError as exc:
             return str(exc)
-        except RuntimeError as exc:
+        except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as exc:
+            # declearn takes what clients send for what its own clients would
             cause: BaseException = exc
             while cause.__cause__ is not None:
                 cause = cause.__cause__
-            return " ".join(str(cause).split())
+            if isinstance(cause, UnreadableError):
+                self.blamed[cause.sender] = cause.reason
+            return one_line(cause, 400) or type(cause).__name__
         self._peers = peers
         logger.info("secure aggregation (%s) set up among %d clients", self.kind, len(peers))
         return None
 
     def aggregate(self, replies: Mapping[str, messaging.SecaggMessage[Any]]) -> Any:
         """Decrypt the sum of all participants' replies into one message in clear."""
-        assert self._decrypter is not None  # noqa: S101 - `set_up` comes first
-        return messaging.aggregate_secagg_messages(replies, decrypter=self._decrypter)
+        return messaging.aggregate_secagg_messages(replies, decrypter=self.decrypter)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import logging
 import math
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from starlette.applications import Starlette
@@ -29,6 +30,7 @@ from services.errors import DataError, NetworkError
 from services.server import metrics
 from services.server.page.feed import MOST_READERS, Feed
 from services.server.page.render import Renderer
+from services.server.page.visitors import Visitor, is_news
 from services.server.results import plain
 
 
@@ -98,9 +100,11 @@ class StatusServer:
         self._server = _Uvicorn(
             uvicorn.Config(
                 _with_headers(app),
+                http=cast("Any", functools.partial(Visitor, visitors={})),
+                ws="none",
                 access_log=False,
                 log_config=None,
-                log_level=logging.WARNING,
+                log_level=logging.ERROR,  # it warns of each request that is none
                 lifespan="off",
                 timeout_graceful_shutdown=2,
             )
@@ -114,6 +118,7 @@ class StatusServer:
 
     def start(self) -> None:
         """Begin to serve, on the running event loop."""
+        logging.getLogger("uvicorn.error").addFilter(is_news)
         self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
 
     async def until_unwatched(self, seconds: float) -> None:

@@ -37,7 +37,7 @@ from services.errors import (
 )
 from services.transport.answers import read_answer
 from services.transport.gate import CLIENT_FRAME, MOST_FRAGMENTS, CountedFrames, RefusedMessageError, gather
-from services.transport.hub import NAME_IN_USE, PUT_OUT
+from services.transport.hub import NAME_IN_USE, PUT_OUT, TOO_OFTEN
 from services.transport.messages import DEALABLE, PROBES, progress_payload
 from services.transport.refusals import one_line
 from services.transport.server import CLOSE_TIMEOUT, FAILED, LIVENESS_TIMEOUT, MOST_FRAMES, OUR_VERDICTS
@@ -48,7 +48,7 @@ CERTIFICATE_ALERTS = ("CERTIFICATE", "UNKNOWN_CA", "BAD_CERT")
 FIRST_MESSAGES = 2**22
 """Bytes of a message before the model is known: its configuration, a few kilobytes a layer, is the largest."""
 
-TRANSIENT_REFUSALS = (NAME_IN_USE, flags.REGISTRATION_CLOSED, flags.REGISTRATION_UNSTARTED)
+TRANSIENT_REFUSALS = (NAME_IN_USE, TOO_OFTEN, flags.REGISTRATION_CLOSED, flags.REGISTRATION_UNSTARTED)
 """Refusals that pass: the other bearer of a name may be on its way out, registration may open."""
 
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import http
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from declearn.communication.websockets._tools import (
     FLAG_STREAM_ALLOW,
@@ -21,10 +19,11 @@ from declearn.communication.websockets._tools import (
 from websockets.exceptions import AbortHandshake, InvalidHandshake, ProtocolError
 from websockets.frames import CloseCode
 from websockets.legacy.protocol import WebSocketCommonProtocol
+from websockets.protocol import State
 from websockets.server import WebSocketServerProtocol
 
+from services.transport.door import Door, address_of
 from services.transport.messages import parse_progress
-from services.transport.refusals import Refusals
 from services.transport.tls import peer_name
 
 STRANGER_FRAME = 2**14
@@ -39,8 +38,8 @@ MOST_FRAGMENTS = 1024
 JOIN_TIMEOUT = 10.0
 """Seconds from an open websocket to a request to join."""
 
-MOST_STRANGERS = 256
-"""Connections that have not joined, at a time."""
+LONGEST_OPENING = 2**14
+"""Bytes of the HTTP request that opens a websocket; the library would keep a megabyte of headers."""
 
 MOST_BY_NAME = 4
 """Connections under one certificate, at a time: a client that comes back may find its old one not yet dead."""
@@ -71,25 +70,6 @@ class RefusedMessageError(Exception):
         self.code = code
 
 
-@dataclass(eq=False)
-class Door:
-    """What all connections of one server share.
-
-    Attributes:
-        refusals: where is noted who was refused.
-        denied: tells the names that may not join, at this moment.
-        open: connections that are open, joined or not.
-        strangers: those of them that have not joined.
-        largest: bytes that a message of a client may have.
-    """
-
-    refusals: Refusals = field(default_factory=Refusals)
-    denied: Callable[[], Collection[str]] = frozenset
-    open: set[Gate] = field(default_factory=set)
-    strangers: set[Gate] = field(default_factory=set)
-    largest: int = 2**26
-
-
 class CountedFrames(WebSocketCommonProtocol):
     """Either end of a connection, on which a message comes in so many frames at most.
 
@@ -112,8 +92,8 @@ class CountedFrames(WebSocketCommonProtocol):
 class Gate(CountedFrames, WebSocketServerProtocol):
     """`WebSocketServerProtocol` of one connection, with limits by what is known of its peer.
 
-    Overrides `connection_made`, `connection_lost`, `process_request` and `handshake`, the library's places to look at a
-    connection before it is a websocket; `data_received` and `pong`, to tell who is alive and how far.
+    Overrides `connection_made`, `connection_lost`, `data_received`, `process_request` and `handshake`, the library's
+    places to look at a connection before it is a websocket; `pong`, which tells how far the peer is.
 
     Args:
         door: what all connections share.
@@ -121,6 +101,8 @@ class Gate(CountedFrames, WebSocketServerProtocol):
     Attributes:
         name: the name that the peer's certificate proves, or None.
         peer: who this is, for a log: that name, else its address.
+        refused: it has been counted among the refusals.
+        joined: it has been let in.
         heard: when it was last heard of, by the event loop's clock.
         progress: step and steps of the round it is in, as it last told, or None.
     """
@@ -132,37 +114,47 @@ class Gate(CountedFrames, WebSocketServerProtocol):
 
     def __init__(self, *args: Any, door: Door, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.refused = False
+        self.joined = False
         self._door = door
         self.heard = 0.0
         self.progress = None
+        self._opening = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         # taken down now: a connection that is gone tells no more who it was
         self.name = peer_name(transport.get_extra_info("ssl_object"))
-        address = self.remote_address
-        self.peer = self.name or (str(address[0]) if address else "somebody")
+        address = address_of(transport)
+        self.peer = self.name or address
         self._door.open.add(self)
-        if len(self._door.strangers) >= MOST_STRANGERS:
-            self._door.refusals.note(self.peer, "too many connections that have not joined")
-            cast("asyncio.Transport", transport).abort()
-        else:
-            self._door.strangers.add(self)
+        self._door.enter(self, address)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._door.open.discard(self)
-        self._door.strangers.discard(self)
+        self._door.leave(self)
         super().connection_lost(exc)
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         self.heard = self.loop.time()
+        if self.state is State.CONNECTING:
+            self._opening += len(data)
+            if self._opening > LONGEST_OPENING:
+                self.refuse("a websocket handshake that is too long")
+                self.abort()
+                return
         super().data_received(data)
 
     async def pong(self, data: Any = b"") -> None:
         """Answer a ping, and take note of what it tells of the peer's progress."""
         if isinstance(data, bytes):
             self.progress = parse_progress(data) or self.progress
-        await super().pong(data)
+        if not self.transport.is_closing():  # thousands of pings may be left of a peer that is gone
+            await super().pong(data)
 
     async def handshake(self, *args: Any, **kwargs: Any) -> str:
         try:
@@ -170,12 +162,18 @@ class Gate(CountedFrames, WebSocketServerProtocol):
         except AbortHandshake:
             raise  # `process_request` has told why
         except InvalidHandshake as exc:
-            if self in self._door.strangers:
-                self._door.refusals.note(self.peer, "no websocket handshake", str(exc))
+            self.refuse("no websocket handshake", str(exc))
             raise
         except asyncio.CancelledError:
-            self._door.refusals.note(self.peer, "no websocket handshake in time")
+            self.refuse("no websocket handshake in time")
             raise
+        except ConnectionError:
+            self.refuse("no websocket handshake", "it hung up")
+            raise
+        except Exception as exc:
+            # bytes in a header that the library can't decode, for one; it would log a traceback for each
+            self.refuse("no websocket handshake", f"{type(exc).__name__}: {exc}")
+            raise InvalidHandshake("not a websocket handshake") from exc
 
     async def process_request(
         self, path: str, request_headers: Any
@@ -185,23 +183,28 @@ class Gate(CountedFrames, WebSocketServerProtocol):
         if name is None:
             return None
         if name in self._door.denied():
-            self._door.refusals.note(name, DENIED)
+            self.refuse(DENIED)
             return http.HTTPStatus.FORBIDDEN, [], DENIED.encode()
         if sum(other.name == name for other in self._door.open) > MOST_BY_NAME:
-            self._door.refusals.note(name, "too many connections under one certificate")
+            self.refuse("too many connections under one certificate")
             return http.HTTPStatus.TOO_MANY_REQUESTS, [], b""
         return None
 
     async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Close the connection; upstream fails where it never became a websocket, as a stopping server may find."""
         if not hasattr(self, "transfer_data_task"):
-            self.transport.abort()
+            self.abort()
         else:
             await super().close(code, reason)
 
+    def refuse(self, reason: str, detail: str = "") -> None:
+        """Take note of why this connection is refused."""
+        self._door.refuse(self, reason, detail)
+
     def admit(self) -> None:
         """Give the peer, which has joined, room for the messages of a client."""
-        self._door.strangers.discard(self)
+        self.joined = True
+        self._door.leave(self)
         self.max_size = CLIENT_FRAME
 
     async def next_message(self, *, known: bool) -> bytes:

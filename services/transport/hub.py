@@ -8,6 +8,7 @@ so that thousands of waiting clients cost no processor time. The wire format (`A
 from __future__ import annotations
 
 import asyncio
+import collections
 import logging
 import math
 from collections.abc import Callable
@@ -19,19 +20,24 @@ from declearn.communication.api.backend.actions import Accept, ActionMessage, Dr
 
 from services.errors import LostError
 from services.transport.refusals import Refusals, one_line
+from services.transport.wire import read_request
 
 logger = logging.getLogger("fed.server.hub")
 
 MALFORMED = "a message that is none of declearn's"
-
-LONGEST_NAME = 64
-"""Characters of a client's name: as many as a certificate's common name may have (RFC 5280, appendix A.1)."""
 
 NAME_IN_USE = "another client is connected under this name"
 
 PUT_OUT = "put out of this run"
 
 UNASKED = "a message that nobody asked for"
+TOO_OFTEN = "this client has joined too often of late"
+
+MOST_JOINS = 10
+"""Times that one identity may join within `JOIN_PERIOD`: each is told in the log, and set up with the model."""
+
+JOIN_PERIOD = 60.0
+"""Seconds in which joins are counted."""
 
 
 class ClientGoneError(LostError):
@@ -118,6 +124,7 @@ class Hub(MessagesHandler):
     ) -> None:
         # upstream's constructor warns that its logger argument is deprecated, yet requires it
         self.logger = logging.getLogger("declearn.server.messages_handler")
+        self.logger.setLevel(logging.WARNING)  # it tells of each request to join
         self.heartbeat = 0.0
         self.registered_clients: dict[Any, str] = {}
         self.registration_status = flags.REGISTRATION_UNSTARTED
@@ -130,6 +137,9 @@ class Hub(MessagesHandler):
         self.refusals = refusals or Refusals()
         self.put_out: dict[str, str] = {}
         self._last_join = -math.inf
+        self._joins: dict[str, collections.deque[float]] = collections.defaultdict(
+            lambda: collections.deque(maxlen=MOST_JOINS)
+        )
         self._lobby = Mailbox("", None)  # woken whenever somebody joins or leaves
 
     # -- who is there ---------------------------------------------------------------------------------------------
@@ -199,19 +209,30 @@ class Hub(MessagesHandler):
 
     async def _handle_join_request(self, message: Join, context: Any) -> Accept | Reject:
         """Accept a client under the name its certificate proves; upstream trusts the name in the message."""
+        if context in self.registered_clients:
+            return Accept(flags.REGISTERED_ALREADY)
         proven = self._name_of(context)
-        if proven is not None and message.name != proven and context not in self.registered_clients:
+        if proven is not None and message.name != proven:
             self.refusals.note(proven, "it asked to join under another name", message.name)
             return Reject(f"your certificate names {proven!r}, you asked to join as {message.name!r}")
-        if proven is not None and proven in self.mailboxes and self.mailboxes[proven].context is not context:
+        if proven is not None and proven in self.mailboxes:
             self.refusals.note(proven, "another client is connected under its name")
             return Reject(NAME_IN_USE)
         reason = self.put_out.get(message.name if proven is None else proven)
         if reason is not None:
             self.refusals.note(proven or message.name, PUT_OUT)
             return Reject(f"{PUT_OUT}: {reason}")
+        if proven is not None and self._joins_too_often(proven):
+            self.refusals.note(proven, "it has joined too often of late")
+            return Reject(TOO_OFTEN)
         answer: Accept | Reject = await super()._handle_join_request(message, context)
+        if isinstance(answer, Reject):
+            self.refusals.note(self._bearer(context), "it can't join", answer.flag)
         return answer
+
+    def _joins_too_often(self, name: str) -> bool:
+        joins = self._joins[name]
+        return len(joins) == MOST_JOINS and asyncio.get_running_loop().time() - joins[0] < JOIN_PERIOD
 
     def _register_client(self, message: Join, context: Any) -> None:
         """Open a mailbox; upstream renames a second client of the same name, and so do we where nothing is proven."""
@@ -219,6 +240,8 @@ class Hub(MessagesHandler):
         name = self.registered_clients[context]
         self.mailboxes[name] = Mailbox(name, context, self._traits_of(context))
         self._last_join = asyncio.get_running_loop().time()
+        if self._name_of(context) is not None:
+            self._joins[name].append(self._last_join)
         self._lobby.notify()
         if self.on_join is not None:
             self.on_join(self.mailboxes[name])
@@ -262,7 +285,7 @@ class Hub(MessagesHandler):
 
     async def handle_message(self, bin_msg: bytes, context: Any) -> ActionMessage:
         """Answer one message; upstream raises on bytes that are none, and takes fields of any type."""
-        message = _parse(bin_msg)
+        message = read_request(bin_msg)
         if message is None:
             self.refusals.note(self._bearer(context), MALFORMED)
             return Reject(flags.INVALID_MESSAGE)
@@ -366,21 +389,3 @@ class Hub(MessagesHandler):
         content, mailbox.incoming = mailbox.incoming, None
         mailbox.notify()
         return content
-
-
-def _parse(content: bytes) -> ActionMessage | None:
-    """Parse bytes into a request that a client may make, its fields of the types they should have; else give None."""
-    try:
-        message = ActionMessage.deserialize(content)
-    except Exception:  # noqa: BLE001 - hostile bytes can make a parser raise anything
-        return None
-    match message:
-        case Join(name=str(name), version=str()):
-            sound = 0 < len(name) <= LONGEST_NAME and name.isprintable()
-        case Recv(timeout=int() | float() as timeout):
-            sound = timeout >= 0
-        case Send(content=bytes()) | Ping() | Drop(reason=None | str()) | Recv(timeout=None):
-            sound = True
-        case _:
-            sound = False
-    return message if sound else None

@@ -12,6 +12,9 @@ from services.wording import printable
 MOST_PEERS = 1024
 """Peers and reasons that are told apart; beyond that the longest silent is forgotten, and its line may come again."""
 
+MOST_LINES = 60
+"""Lines of a `PERIOD` that name a peer; an attacker that has many addresses gets no more."""
+
 PERIOD = 60.0
 """Seconds between two lines that tell how many more there were."""
 
@@ -34,6 +37,7 @@ class Refusals:
         self._known: collections.OrderedDict[tuple[str, str], None] = collections.OrderedDict()
         self._repeated: collections.Counter[str] = collections.Counter()
         self._told: float | None = None
+        self._named: collections.deque[float] = collections.deque(maxlen=MOST_LINES)
 
     def note(self, peer: str, reason: str, detail: str = "") -> None:
         """Take note of one refusal.
@@ -44,11 +48,13 @@ class Refusals:
             detail: more for the log line, shortened and on one line.
         """
         self.totals[reason] += 1
+        now = self._clock()
         key = (peer, reason)
-        if key in self._known:
+        known = key in self._known
+        if known:
             self._known.move_to_end(key)
+        if known or (len(self._named) == MOST_LINES and now - self._named[0] < PERIOD):
             self._repeated[reason] += 1
-            now = self._clock()
             if self._told is None:
                 self._told = now
             elif now - self._told >= PERIOD:
@@ -57,6 +63,7 @@ class Refusals:
         self._known[key] = None
         if len(self._known) > MOST_PEERS:
             self._known.popitem(last=False)
+        self._named.append(now)
         logger.warning("refused %s: %s%s", peer, reason, f" ({one_line(detail)})" if detail else "")
 
     def tell(self) -> None:
@@ -69,5 +76,8 @@ class Refusals:
 
 def one_line(text: object, most: int = 120) -> str:
     """Word what a peer sent so that it fits a log line: printable, one line, at most `most` characters."""
-    words = " ".join(printable(text).split())
-    return words if len(words) <= most else words[: most - 1] + "…"
+    # cut first: of megabytes, each character would be looked at, and become an object of its own
+    whole = str(text)
+    head = whole[: 8 * most]
+    words = " ".join(printable(head).split())
+    return words if len(words) <= most and head == whole else words[: most - 1] + "…"

@@ -10,6 +10,7 @@ import functools
 import logging
 import socket as sockets
 import ssl
+from asyncio import sslproto
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -18,17 +19,19 @@ import websockets
 from declearn.communication.utils._compression import resolve_ws_compression
 from declearn.communication.websockets import WebsocketsServer
 from declearn.communication.websockets._tools import StreamRefusedError, send_websockets_message
-from declearn.messaging import Message, SerializedMessage
+from declearn.messaging import Error, Message, SerializedMessage
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 from websockets.server import WebSocketServerProtocol
 
 from services.errors import NetworkError
 from services.transport import messages
-from services.transport.gate import DENIED, STRANGER_FRAME, Door, Gate, RefusedMessageError
+from services.transport.door import Door, Doorstep
+from services.transport.gate import DENIED, STRANGER_FRAME, Gate, RefusedMessageError
 from services.transport.hub import ClientGoneError, Hub
 from services.transport.refusals import one_line
-from services.transport.tls import peer_name, telling
+from services.transport.tls import peer_name
+from services.transport.wire import ReceivedMessage, UnreadableError
 
 LIVENESS_TIMEOUT = 20.0
 """Seconds after which a frozen or cut-off peer is taken for gone: half to the next ping, half for its answer."""
@@ -36,13 +39,13 @@ LIVENESS_TIMEOUT = 20.0
 CLOSE_TIMEOUT = 1.0
 """Seconds each step of closing a websocket may take; a dead peer answers none of them."""
 
-HANDSHAKE_TIMEOUT = 10.0
-"""Seconds a peer has to complete its TLS handshake."""
-
 FAREWELL_TIMEOUT = 3.0
 """Seconds that clients have to collect a last message."""
 
-MOST_FRAMES = 4
+TLS_BUFFER = 2**15
+"""Bytes of asyncio's buffer for each TLS connection, which is most of what a silent one costs; it would take 2**18."""
+
+MOST_FRAMES = 2
 """Frames of one connection that wait in memory to be read; the rest waits at its sender."""
 
 OUR_VERDICTS: dict[int, str] = {
@@ -151,23 +154,23 @@ class ServerEndpoint(WebsocketsServer, register=False):
         Raises:
             NetworkError: the port is taken, or the address is none of this machine's.
         """
-        if self._ssl is not None:
-            self._ssl.sslobject_class = telling(self.door.refusals)
+        library = logging.getLogger("fed.server.websockets")
+        library.setLevel(logging.WARNING)  # it tells of each connection that comes and goes
+        logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of each write to a peer that is gone
+        sslproto.SSLProtocol.max_size = TLS_BUFFER
         try:
             self._server = await websockets.serve(
                 self._handle_connection,
                 host=self.host,
                 port=self.port,
-                logger=logging.getLogger("fed.server.websockets"),
-                ssl=self._ssl,
+                logger=library,
                 ping_interval=self._liveness_timeout / 2,
                 ping_timeout=self._liveness_timeout / 2,
                 close_timeout=CLOSE_TIMEOUT,
-                ssl_handshake_timeout=HANDSHAKE_TIMEOUT if self._ssl else None,
                 max_size=STRANGER_FRAME,
                 max_queue=MOST_FRAMES,
                 compression=resolve_ws_compression(self.compression),
-                create_protocol=functools.partial(Gate, door=self.door),
+                create_protocol=cast("Any", self._protocol),
             )
         except OSError as exc:
             taken = exc.errno == errno.EADDRINUSE
@@ -182,10 +185,16 @@ class ServerEndpoint(WebsocketsServer, register=False):
         self.handler.open_clients_registration()
         logger.info("listening on %s:%s", self.host, self.port)
 
+    def _protocol(self, *args: Any, **kwargs: Any) -> asyncio.Protocol:
+        """Make what a new connection meets."""
+        gate = functools.partial(Gate, *args, door=self.door, **kwargs)
+        return gate() if self._ssl is None else Doorstep(gate, self.door, self._ssl)
+
     async def stop(self) -> None:
         """Stop to listen, close every connection and forget everybody."""
         if self._server is not None:
             self._server.close()
+            self.door.clear()
             await self._server.wait_closed()
             self._server = None
         await self.handler.purge()
@@ -230,7 +239,7 @@ class ServerEndpoint(WebsocketsServer, register=False):
                 return Loss("gone", exc.reason)
             except TimeoutError:
                 return Loss("late", f"no answer within {timeout:g} s")
-            return _read(content, expected)
+            return self._read(client, content, expected)
 
         outcomes = await asyncio.gather(*(one(client, message) for client, message in requests.items()))
         answers = dict(zip(requests, outcomes, strict=True))
@@ -251,12 +260,30 @@ class ServerEndpoint(WebsocketsServer, register=False):
         """Wait for a message of each client; the first that is gone ends the wait for the others.
 
         Messages come in the order of `clients`, as upstream's do: declearn's X3DH pairs requests and responses by it.
+
+        Raises:
+            ClientGoneError: a client left before it sent one.
+            UnreadableError: what a client sent is no message; parsing one may raise that as well.
         """
         names = list(self.client_names if clients is None else clients)
         received = await _together(self.handler.recv_message(client) for client in names)
-        return {
-            client: SerializedMessage.from_bin_message(content) for client, content in zip(names, received, strict=True)
-        }
+        return {client: self._received(client, content) for client, content in zip(names, received, strict=True)}
+
+    def _received(self, client: str, content: bytes) -> ReceivedMessage:
+        return ReceivedMessage.of(client, content, self.door.most_parts)
+
+    def _read(self, client: str, content: bytes, expected: type[Message]) -> Message | Loss:
+        """Parse a client's reply; whatever is wrong with it is that client's loss."""
+        try:
+            received = self._received(client, content)
+            kind = received.message_cls
+            if issubclass(kind, Error):
+                return Loss("error", one_line(cast("Error", received.deserialize()).message, 400))
+            if not issubclass(kind, expected):
+                return Loss(REFUSED, f"answered with {kind.typekey!r} where {expected.typekey!r} was due")
+            return received.deserialize()
+        except UnreadableError as exc:
+            return Loss(REFUSED, exc.reason)
 
     async def tell(self, message: Message, timeout: float) -> None:
         """Send every connected client a message that asks for no reply; who does not collect it in time misses it."""
@@ -278,7 +305,9 @@ class ServerEndpoint(WebsocketsServer, register=False):
                 request = await gate.next_message(known=known)
                 answer = (await self.handler.handle_message(request, gate)).serialize()
                 name = self.handler.registered_clients.get(gate)
-                if name is not None:
+                if name is None:
+                    gate.refused = True  # the hub has told why
+                else:
                     gate.admit()
                     self.traffic[name].received += len(request)
                     self.traffic[name].sent += len(answer)
@@ -286,15 +315,17 @@ class ServerEndpoint(WebsocketsServer, register=False):
                 if gate not in self.handler.registered_clients:
                     break
         except RefusedMessageError as exc:
-            self.door.refusals.note(gate.peer, exc.reason)
+            gate.refuse(exc.reason)
             with contextlib.suppress(ConnectionClosed):
                 await gate.close(exc.code, exc.reason)
         except StreamRefusedError:
-            self.door.refusals.note(gate.peer, "a chunked answer, which it does not take")
+            gate.refuse("a chunked answer, which it does not take")
         except ConnectionClosed as exc:
             verdict = OUR_VERDICTS.get(exc.sent.code) if exc.sent is not None else None
             if verdict is not None and not exc.rcvd_then_sent:
-                self.door.refusals.note(gate.peer, verdict)
+                gate.refuse(verdict)
+            elif not gate.joined:
+                gate.refuse("no request to join", "it hung up")
             # the watch says the rest
         finally:
             with contextlib.suppress(ConnectionClosed):
@@ -321,7 +352,7 @@ class ServerEndpoint(WebsocketsServer, register=False):
             self.handler.put_out.pop(name, None)
         self._denied = denied
         for gate in [gate for gate in self.door.open if gate.name in denied]:
-            self.door.refusals.note(gate.peer, DENIED)
+            gate.refuse(DENIED)
             self.handler.depart(gate, DENIED, clean=True)
             gate.fail_connection(CloseCode.POLICY_VIOLATION, DENIED)
 
@@ -330,21 +361,6 @@ class ServerEndpoint(WebsocketsServer, register=False):
         clean = socket.close_code in CLEAN_CODES
         reason = one_line(socket.close_reason or ("it left" if clean else "connection lost"))
         self.handler.depart(socket, reason, clean=clean)
-
-
-def _read(content: bytes, expected: type[Message]) -> Message | Loss:
-    """Parse a client's reply; whatever is wrong with it is that client's loss."""
-    try:
-        serialized: SerializedMessage[Any] = SerializedMessage.from_bin_message(content)
-        kind = serialized.message_cls
-        if kind.typekey == "error":
-            return Loss("error", one_line(serialized.deserialize().message, 400))
-        if not issubclass(kind, expected):
-            return Loss(REFUSED, f"answered with {kind.typekey!r} where {expected.typekey!r} was due")
-        reply: Message = serialized.deserialize()
-    except Exception as exc:  # noqa: BLE001 - a hostile message can make a parser raise anything
-        return Loss(REFUSED, f"unreadable answer ({one_line(f'{type(exc).__name__}: {exc}')})")
-    return reply
 
 
 def _in_frame(reason: str) -> str:

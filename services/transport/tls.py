@@ -8,28 +8,35 @@ from __future__ import annotations
 
 import datetime
 import ssl
+from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, cast
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from cryptography.x509.oid import NameOID
 
 from services.errors import IdentityError
-from services.transport.refusals import Refusals
 
 REISSUE = "run `fed init` (containers: `docker compose up init`) or `fed certs` to issue it anew"
 
 
+Listener = Callable[[ssl.SSLError], None]
+
+on_handshake_failure: ContextVar[Listener | None] = ContextVar("on_handshake_failure", default=None)
+"""What a server's handshake that begins in this context calls when it fails."""
+
+
 class _Telling(ssl.SSLObject):
-    """An `SSLObject` that lets the other end know why its handshake failed, and logs it.
+    """An `SSLObject` that lets the other end know why its handshake failed.
 
     asyncio drops the connection of a failed handshake without sending the alert that OpenSSL has prepared (RFC 8446,
     section 6.2), so that a client refused for its certificate would only see the connection close. Asking for more
     input instead makes asyncio send what is prepared; the failure follows when the client hangs up or time runs out.
     """
 
-    refusals: ClassVar[Refusals]
+    on_failure: Listener | None = None
     _failure: ssl.SSLError | None = None
 
     def do_handshake(self) -> None:
@@ -41,19 +48,20 @@ class _Telling(ssl.SSLObject):
             raise
         except ssl.SSLError as exc:
             self._failure = exc
-            self.refusals.note("a connection in its TLS handshake", _reason(exc))
+            if self.on_failure is not None:
+                self.on_failure(exc)
             raise ssl.SSLWantReadError from exc
 
 
-def telling(refusals: Refusals) -> type[ssl.SSLObject]:
-    """Make the class of a server's TLS connections, which note in `refusals` whose handshake failed."""
-    return type("_Telling", (_Telling,), {"refusals": refusals})
+class _ServerContext(ssl.SSLContext):
+    """An `SSLContext` whose handshakes tell of their failure; overrides `wrap_bio`, by which asyncio begins one."""
 
+    sslobject_class = _Telling
 
-def _reason(error: ssl.SSLError) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not accepted ({error.verify_message})"
-    return (error.reason or str(error)).lower().replace("_", " ")
+    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
+        made = super().wrap_bio(*args, **kwargs)
+        cast("_Telling", made).on_failure = on_handshake_failure.get()
+        return made
 
 
 def server_context(certificate: Path, key: Path, ca: Path | None) -> ssl.SSLContext:
@@ -67,7 +75,7 @@ def server_context(certificate: Path, key: Path, ca: Path | None) -> ssl.SSLCont
     Raises:
         IdentityError: a file is missing, unreadable, expired, or the key does not belong to the certificate.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = _ServerContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     renew(context, certificate, key, ca)
     if ca is not None:

@@ -17,7 +17,7 @@ from services.errors import DistrustError
 from services.experiment import Plan
 from services.experiment.model import Preset
 from services.server.model import build_metrics, build_model, build_optim
-from services.transport.answers import plain
+from services.transport.packs import unpack
 from tests.test_registry import KINDS, content, plug_ins
 
 LIMITS = Limits(1_000_000)
@@ -46,7 +46,7 @@ def request(changes: dict[str, Any], **more: Any) -> messaging.InitRequest:
 
 def fields(message: messaging.InitRequest) -> dict[str, Any]:
     """Give its fields as plain data."""
-    found: dict[str, Any] = plain(message.serialize()[1 + len(message.typekey) :], 200_000)
+    found: dict[str, Any] = unpack(message.serialize()[1 + len(message.typekey) :], 200_000)
     return found
 
 

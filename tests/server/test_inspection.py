@@ -178,6 +178,7 @@ def test_an_update_is_as_large_as_its_weight_makes_it() -> None:
         ({"metrics": {}}, None),
         ({"loss": float("nan")}, "its loss is nan"),
         ({"loss": float("inf")}, "its loss is inf"),
+        ({"loss": 10**400}, "its loss is " + "1" + "0" * 59),
         ({"loss": -1.0}, "its loss is -1.0"),
         ({"loss": "low"}, "its loss is 'low'"),
         ({"n_steps": 0}, "it is malformed"),
@@ -248,6 +249,14 @@ def test_nothing_may_be_learned_twice() -> None:
 def test_a_number_is_finite(value: object, finite: bool) -> None:  # noqa: FBT001 - pytest's parameter
     """What is no number, or none that can be reckoned with, is told from what is."""
     assert is_number(value) is finite
+
+
+def test_a_sum_that_makes_no_sense_is_told() -> None:
+    """What all clients' encrypted updates came to has to be a finite update of the model."""
+    assert INSPECTION.fault_in_sum(reply()) is None
+    assert INSPECTION.fault_in_sum(weighing(0)) == "it claims a weight of 0"
+    spoiled = reply(vector(a=filled(np.nan)))
+    assert INSPECTION.fault_in_sum(spoiled) == "its updates hold values that are not finite in a"
 
 
 @pytest.mark.parametrize(

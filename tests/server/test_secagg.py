@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pytest
-from declearn.secagg.messaging import SecaggTrainReply
+from declearn.secagg.messaging import SecaggEvaluationReply, SecaggTrainReply
+from declearn.secagg.x3dh.messages import X3DHOkay, X3DHRequests
 from keras import layers
 
 from services.errors import QuorumError
 from services.paths import Paths
 from services.server.engines.tensorflow import PRESETS
 from services.server.federation import Federation as Rounds
+from services.transport.client import ClientEndpoint
 from tests.federation import PATIENCE, Federation, plan
 
 T = TypeVar("T")
@@ -149,3 +151,54 @@ def test_a_single_client_is_no_quorum(small: Paths) -> None:
             await asyncio.wait({client})
 
     run(scene())
+
+
+def _short_updates(message: Any) -> None:
+    if isinstance(message, SecaggTrainReply):
+        message.updates.encrypted.pop()
+
+
+def _negative_loss(message: Any) -> None:
+    if isinstance(message, SecaggEvaluationReply):
+        message.loss = -1
+
+
+def _no_numbers(message: Any) -> None:
+    if isinstance(message, X3DHRequests):
+        message.requests = cast("list[int]", ["x"] * max(1, len(message.requests)))
+
+
+def _no_kind(message: Any) -> None:
+    if isinstance(message, X3DHOkay):
+        vars(message)["typekey"] = "nonsense"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (_short_updates, "its reply is refused: its updates are not encrypted as was agreed"),
+        (_negative_loss, "its reply is refused: its figures hold what is no encrypted number"),
+        (_no_numbers, "unreadable message (its requests is no List)"),
+        (_no_kind, "unreadable message (\"No registered Message type matches typekey 'nonsense'.\")"),
+    ],
+)
+def test_who_spoils_the_sum_is_put_out(
+    small: Paths, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Any], None], reason: str
+) -> None:
+    """A client whose part of an exchange is none costs one attempt; then it is out, and the run goes on."""
+    original = ClientEndpoint.send_message
+
+    async def send(self: ClientEndpoint, message: Any, *args: Any, **kwargs: Any) -> None:
+        if self.name == "client_2":
+            spoil(message)
+        await original(self, message, *args, **kwargs)
+
+    monkeypatch.setattr(ClientEndpoint, "send_message", send)
+    federation = Federation(small, plan(secagg="masking"), 3)
+    run(complete(federation, 3))
+    assert federation.summary["status"] == "completed"
+    assert {row["clients"] for row in federation.table("history.csv")} <= {"2", "3"}
+    assert federation.table("history.csv")[-1]["clients"] == "2"
+    assert [(row["client"], row["detail"]) for row in federation.table("events.csv") if row["event"] == "refused"] == [
+        ("client_2", reason)
+    ]

@@ -114,7 +114,9 @@ class Screen:
         modes[3] &= ~termios.ECHO
         termios.tcsetattr(inner, termios.TCSANOW, modes)
         environment = surroundings(**(env or {}))
-        self._process = subprocess.Popen(words, stdin=inner, stdout=inner, stderr=inner, env=environment)
+        # a shell starts what runs in its background with Ctrl-C ignored, and pytest may be there
+        command = ["env", "--default-signal=INT", *words]
+        self._process = subprocess.Popen(command, stdin=inner, stdout=inner, stderr=inner, env=environment)
         os.close(inner)
 
     def resize(self, columns: int, lines: int) -> None:

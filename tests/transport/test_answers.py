@@ -12,7 +12,7 @@ from declearn.utils.serialize._base import _DESERIAL_REGISTRY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.transport.answers import plain, read_answer
+from services.transport.answers import read_answer
 
 
 @pytest.mark.parametrize("answer", [Ping(), Send(b"\x00" * 10), Accept("welcome"), Reject("no")])
@@ -77,23 +77,3 @@ def test_nothing_is_built_of_what_an_answer_names(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ValueError, match=r"it is none of declearn's"):
         read_answer(content)
     assert len(built) == 1
-
-
-@pytest.mark.parametrize(
-    "value", [[[]] * 200, [{str(n): n for n in range(50)}] * 2, [[[[[[[[[1]]]]]]]]] * 8, list(range(101))]
-)
-def test_the_parts_of_a_message_are_counted(value: Any) -> None:
-    """Lists and maps, however they are nested, have a number of items in all; as many as that are read."""
-    content = msgpack.packb(value)
-    with pytest.raises(ValueError, match=r"it can't be read|it holds too many things"):
-        plain(content, 60)
-    assert plain(content, 1000) == value
-
-
-@pytest.mark.parametrize("depth", [2000, 100_000])
-def test_a_message_may_not_be_nested_without_end(depth: int) -> None:
-    """A message of lists within lists is refused, not followed to the end of the stack."""
-    with pytest.raises(ValueError, match="it can't be read"):
-        plain(b"\x91" * depth + b"\x01", 10**9)
-    with pytest.raises(ValueError, match="it can't be read"):
-        plain(b"\xdd\x7f\xff\xff\xff" * 100, 200_000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import ssl
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
@@ -85,24 +86,6 @@ def test_a_stranger_must_join_in_time(site: Site, monkeypatch: pytest.MonkeyPatc
         async with site.server() as server, peer(site, server, "client_0") as socket:
             assert await closed_with(socket) == 1008
             assert socket.close_reason == "no request to join within 0.1 s"
-
-    run(scene())
-
-
-def test_strangers_are_limited_in_number(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond a number of connections that have not joined, the next is dropped; a client that has joined stays."""
-    monkeypatch.setattr(gate, "MOST_STRANGERS", 2)
-
-    async def scene() -> None:
-        async with site.server() as server, contextlib.AsyncExitStack() as stack:
-            client = await stack.enter_async_context(peer(site, server, "client_0", joins=True))
-            for _ in range(2):
-                await stack.enter_async_context(peer(site, server, "client_1"))
-            with pytest.raises((OSError, EOFError, websockets.InvalidHandshake)):
-                await stack.enter_async_context(peer(site, server, "client_2"))
-            assert server.door.refusals.totals == {"too many connections that have not joined": 1}
-            await client.send(Ping().serialize())
-            assert await client.recv()
 
     run(scene())
 
@@ -275,3 +258,93 @@ def test_what_is_no_websocket_is_answered_and_dropped(
 
     run(scene())
     assert all(record.exc_info is None for record in caplog.records)
+
+
+async def opened(site: Site, server: ServerEndpoint, opening: bytes, *, hang_up: bool = False) -> bytes:
+    """Send bytes within TLS and read what comes, until the server closes."""
+    reader, writer = await asyncio.open_connection("localhost", server.port, ssl=context_of(site, "client_0"))
+    writer.write(opening)
+    if hang_up:
+        writer.close()
+    with contextlib.suppress(ConnectionError):
+        answer = await asyncio.wait_for(reader.read(), PATIENCE)
+        writer.close()
+        return answer
+    return b""
+
+
+UPGRADE = (
+    b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: %s\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("opening", "reason"),
+    [
+        (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 2700, "no websocket handshake"),
+        (b"GET / HTTP/1.1\r\n" + (b"a: " + b"b" * 8000 + b"\r\n") * 100, "a websocket handshake that is too long"),
+        (UPGRADE % b"\xff\xfe", "no websocket handshake"),
+        (UPGRADE % b"short", "no websocket handshake"),
+    ],
+    ids=["many headers", "long headers", "undecodable", "no key"],
+)
+def test_an_opening_is_bounded_and_raises_nothing(
+    site: Site, opening: bytes, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A request that is too long, or that the library can't decode, is refused in one line, without a traceback."""
+
+    async def scene() -> None:
+        async with site.server() as server:
+            answer = await opened(site, server, opening)
+            assert answer == b"" or answer.startswith(b"HTTP/1.1 400 ")
+            assert server.door.refusals.totals == {reason: 1}
+
+    run(scene())
+    assert [record.name for record in caplog.records if record.levelno >= logging.WARNING] == ["fed.server.network"]
+    assert all(record.exc_info is None for record in caplog.records)
+
+
+def test_who_hangs_up_without_joining_is_counted(site: Site) -> None:
+    """A peer that leaves before its websocket is open, or before it has joined, is counted, and is gone at once."""
+
+    async def scene() -> None:
+        async with site.server() as server:
+            await opened(site, server, b"GET /", hang_up=True)
+            async with peer(site, server, "client_0"):
+                pass
+        assert server.door.refusals.totals == {"no websocket handshake": 1, "no request to join": 1}
+
+    run(scene())
+
+
+def test_empty_fragments_are_counted_too(site: Site) -> None:
+    """A message in endless frames without content is cut off, though its size is nothing."""
+
+    async def scene() -> None:
+        async with site.server() as server, peer(site, server, "client_0", joins=True) as socket:
+            with contextlib.suppress(websockets.ConnectionClosed, ConnectionError):
+                for number in range(gate.MOST_FRAGMENTS + 2):
+                    await socket.write_frame(fin=False, opcode=0 if number else 2, data=b"")
+            await asyncio.wait_for(socket.wait_closed(), PATIENCE)
+        assert server.door.refusals.totals == {"a malformed frame": 1}
+
+    run(scene())
+
+
+def test_comings_and_goings_are_no_lines_of_the_log(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """The library's lines for each connection, refused or not, are not written anywhere."""
+    caplog.set_level(logging.DEBUG)
+
+    async def scene() -> None:
+        async with site.server() as server:
+            for _ in range(3):
+                async with peer(site, server, "client_0", joins=True) as socket:
+                    await socket.send(Join(name="client_0", version=VERSION).serialize())
+                    await socket.recv()
+                await opened(site, server, b"rubbish\r\n\r\n")
+
+    run(scene())
+    named = [record.name for record in caplog.records if record.name.startswith(("fed.server.", "declearn"))]
+    assert set(named) == {"fed.server.network"}
+    assert len(named) == 3, "that it listens, one refusal, and how many more"

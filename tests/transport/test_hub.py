@@ -14,7 +14,7 @@ from declearn.version import VERSION
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.transport.hub import NAME_IN_USE, PUT_OUT, UNASKED, ClientGoneError, Hub
+from services.transport.hub import NAME_IN_USE, PUT_OUT, TOO_OFTEN, UNASKED, ClientGoneError, Hub
 
 T = TypeVar("T")
 PATIENCE = 5.0
@@ -349,5 +349,41 @@ def test_an_exchange_ends_whatever_happens_in_whatever_order(events: list[str]) 
         else:
             with pytest.raises(ClientGoneError):
                 await exchange
+
+    run(scene())
+
+
+def test_an_identity_that_keeps_coming_back_is_kept_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One identity joins only so often a minute, since each time is told and costs a set-up; others join as ever."""
+    monkeypatch.setattr("services.transport.hub.MOST_JOINS", 3)
+    monkeypatch.setattr("services.transport.hub.JOIN_PERIOD", 0.05)
+
+    async def scene() -> None:
+        hub = Hub(name_of=lambda context: context[0])
+        hub.open_clients_registration()
+
+        async def join(name: str, number: int) -> Any:
+            answer = await hub.handle_message(Join(name, VERSION).serialize(), (name, number))
+            hub.depart((name, number), "connection lost")
+            return answer
+
+        assert [type(await join("a", number)) for number in range(3)] == [Accept] * 3
+        assert await join("a", 3) == Reject(TOO_OFTEN)
+        assert isinstance(await join("b", 4), Accept)
+        assert hub.refusals.totals == {"it has joined too often of late": 1}
+        while not isinstance(await join("a", 5), Accept):
+            await asyncio.sleep(0.01)
+
+    run(scene())
+
+
+def test_a_version_that_does_not_fit_is_counted() -> None:
+    """A client of another declearn is told so, and counted."""
+
+    async def scene() -> None:
+        hub = Hub()
+        hub.open_clients_registration()
+        assert await hub.handle_message(Join("a", "1.0").serialize(), "a") == Reject(flags.REJECT_INCOMPATIBLE_VERSION)
+        assert hub.refusals.totals == {"it can't join": 1}
 
     run(scene())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,6 +47,30 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         book.note(str(number), "x")
     assert len(book._known) == 10
     assert book.totals == {"x": 100}
+
+
+def test_many_addresses_get_no_more_lines(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attacker with a new address each time fills no log: so many are named a minute, the others are a number."""
+    monkeypatch.setattr(refusals, "MOST_LINES", 3)
+    now = 0.0
+    book = Refusals(clock=lambda: now)
+    for number in range(10):
+        book.note(str(number), "x")
+    now = 61.0
+    book.note("10", "x")
+    book.tell()
+    assert lines(caplog) == [f"refused {number}: x" for number in (0, 1, 2, 10)] + ["refused 7 more times: x"]
+    assert book.totals == {"x": 11}
+
+
+def test_megabytes_are_cut_before_they_are_looked_at() -> None:
+    """Wording a message of megabytes takes no more memory than its beginning does."""
+    text = "\u4e2d" * 4_000_000
+    tracemalloc.start()
+    line = one_line(text)
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+    tracemalloc.stop()
+    assert line == "\u4e2d" * 119 + "…"
 
 
 @given(st.text())
