@@ -203,6 +203,15 @@ async def member(target: Target, rng: random.Random) -> AsyncIterator[Wire]:
         yield wire
 
 
+@contextlib.asynccontextmanager
+async def asked(target: Target, rng: random.Random) -> AsyncIterator[Wire]:
+    """Join under an identity that nobody holds at the moment, and collect what the server asks of a newcomer."""
+    async with member(target, rng) as wire:
+        wire.frame(Recv(30).serialize())
+        await wire.receive()
+        yield wire
+
+
 Attack = Callable[[Target, random.Random], Awaitable[None]]
 
 
@@ -500,10 +509,19 @@ async def other_version(target: Target, rng: random.Random) -> None:
 REFUSED_MESSAGES = 20
 
 
-@kind("a message that is too large", count=10)
-async def endless_message(target: Target, rng: random.Random) -> None:
-    """A member's message of chunks that do not end."""
+@kind("a message in chunks that nobody asked for", count=10)
+async def unasked_chunks(target: Target, rng: random.Random) -> None:
+    """A member's message of chunks, before it was asked anything."""
     async with member(target, rng) as wire:
+        wire.frame(b"STREAM_START")
+        wire.frame(bytes(2**20 - 16))
+        await wire.closed()
+
+
+@kind("a message of more than … bytes", count=10)
+async def endless_message(target: Target, rng: random.Random) -> None:
+    """A member's answer of chunks that do not end."""
+    async with asked(target, rng) as wire:
         wire.frame(b"STREAM_START")
         for _ in range(300):
             wire.frame(bytes(2**20 - 16))
@@ -514,7 +532,7 @@ async def endless_message(target: Target, rng: random.Random) -> None:
 @kind("an empty chunk", count=10)
 async def empty_chunk(target: Target, rng: random.Random) -> None:
     """A member's message with a chunk that holds nothing."""
-    async with member(target, rng) as wire:
+    async with asked(target, rng) as wire:
         wire.frame(b"STREAM_START")
         wire.frame(b"")
         await wire.closed()
@@ -523,7 +541,7 @@ async def empty_chunk(target: Target, rng: random.Random) -> None:
 @kind("a message that comes too slowly", count=2)
 async def slow_chunks(target: Target, rng: random.Random) -> None:
     """A member's message that begins and does not go on."""
-    async with member(target, rng) as wire:
+    async with asked(target, rng) as wire:
         wire.frame(b"STREAM_START")
         wire.frame(b"x" * 1000)
         while True:
@@ -533,7 +551,7 @@ async def slow_chunks(target: Target, rng: random.Random) -> None:
 @kind(count=10)
 async def truncated_chunks(target: Target, rng: random.Random) -> None:
     """A member's message that breaks off: its connection is lost."""
-    async with member(target, rng) as wire:
+    async with asked(target, rng) as wire:
         wire.frame(b"STREAM_START")
         wire.frame(rng.randbytes(10_000))
         await wire.writer.drain()
@@ -548,7 +566,7 @@ async def babbling(target: Target, rng: random.Random) -> None:
             await wire.receive()
 
 
-@kind(count=20)
+@kind("a message that nobody asked for", count=20)
 async def useless_answers(target: Target, rng: random.Random) -> None:
     """A member that answers what it was not asked, and what it is asked with nested rubbish."""
     rubbish = rng.choice(

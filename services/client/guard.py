@@ -94,8 +94,11 @@ class Guard:
         fields = self._unpacked(memoryview(message.bin_data)[message.payload_start :], kind.typekey)
         if issubclass(kind, messaging.InitRequest):
             fields, self._size = blueprint.checked(fields, self._limits)
-            parts = {key: _msgpack_decode(fields[key]) for key in ("model", "optim", "aggrg")}
-            made: Message = kind.from_kwargs(**{**fields, **parts})
+            try:
+                parts = {key: _msgpack_decode(fields[key]) for key in ("model", "optim", "aggrg")}
+                made: Message = kind.from_kwargs(**{**fields, **parts})
+            except Exception as exc:  # declearn's own, of parameters that are none
+                raise DistrustError(f"the server's {kind.typekey} can't be read ({one_line(repr(exc))})") from exc
             return made
         requests.check(kind, fields)
         built = self._built(fields, kind.typekey)

@@ -484,7 +484,14 @@ class Federation(FederatedServer):
         fault_in: Callable[[str, Any], str | None],
     ) -> tuple[dict[str, Any], dict[str, Loss]]:
         """Move replies that no honest client sends to the losses, each with its reason."""
-        faults = {name: fault for name, reply in replies.items() if (fault := fault_in(name, reply)) is not None}
+
+        def look(name: str) -> str | None:
+            try:
+                return fault_in(name, replies[name])
+            except Exception as exc:  # noqa: BLE001 - no reply may end a run, whatever is in it
+                return f"it can't be looked at ({type(exc).__name__})"
+
+        faults = {name: fault for name in replies if (fault := look(name)) is not None}
         for name, fault in faults.items():
             why = f"its reply is refused: {fault}"
             self.folder.add_event(number, "dropped", name, why, line=f"{name} dropped out of round {number}: {why}")

@@ -66,16 +66,18 @@ def _fault_in_part(part: SecureAggregate[Any], template: Aggregate, decrypter: D
         and part.agg_cls is type(template)
         and part.n_aggrg == 1
         and _modulus(part) == _modulus(decrypter)
+        and isinstance(part.enc_specs, list)
         and len(part.enc_specs) == len(secret)
         and all(_is_form(spec, *field) for spec, field in zip(part.enc_specs, secret.items(), strict=True))
+        and isinstance(part.encrypted, list)
         and len(part.encrypted) == sum(_size(value) for value in secret.values())
     )
     if not agreed:
         return f"its {what} are not encrypted as was agreed"
-    if part.cleartext.keys() != (clear or {}).keys() or not all(
-        _is_alike(part.cleartext[name], value) for name, value in (clear or {}).items()
-    ):
-        return f"its {what} show {shown(part.cleartext)}"
+    shows, due = part.cleartext or {}, clear or {}
+    alike = isinstance(shows, dict) and shows.keys() == due.keys()
+    if not alike or not all(_is_alike(shows[name], value) for name, value in due.items()):
+        return f"its {what} show {shown(shows)}"
     return _fault_in_numbers(part.encrypted, decrypter, what)
 
 
@@ -103,7 +105,7 @@ def _size(value: Any) -> int:
 
 def _is_form(spec: Any, name: str, value: Any) -> bool:
     """Tell whether a specification (name, number of values, type) is that of a field."""
-    if spec[:2] != (name, _size(value)) or len(spec) != 3:  # noqa: PLR2004 - the three above
+    if not isinstance(spec, list | tuple) or len(spec) != 3 or tuple(spec[:2]) != (name, _size(value)):  # noqa: PLR2004 - the three above
         return False
     kind = spec[2]
     if isinstance(value, Vector):

@@ -35,6 +35,9 @@ CLIENT_FRAME = 2**20 + 2**10
 MOST_FRAGMENTS = 1024
 """Frames that one message may come in; the library counts their bytes alone, and keeps any number of empty ones."""
 
+STRANGER_FRAGMENTS = 16
+"""The same before it has joined: 16 of these are a kilobyte each of the little that it may send."""
+
 JOIN_TIMEOUT = 10.0
 """Seconds from an open websocket to a request to join."""
 
@@ -74,7 +77,12 @@ class CountedFrames(WebSocketCommonProtocol):
     """Either end of a connection, on which a message comes in so many frames at most.
 
     Overrides `read_data_frame`, from which the library puts messages together.
+
+    Attributes:
+        most_fragments: frames that one message may come in.
     """
+
+    most_fragments = MOST_FRAGMENTS
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -84,7 +92,7 @@ class CountedFrames(WebSocketCommonProtocol):
         frame = await super().read_data_frame(max_size)
         if frame is not None:
             self._fragments = 0 if frame.fin else self._fragments + 1
-            if self._fragments > MOST_FRAGMENTS:
+            if self._fragments > self.most_fragments:
                 raise ProtocolError("a message in too many frames")
         return frame
 
@@ -119,6 +127,7 @@ class Gate(CountedFrames, WebSocketServerProtocol):
         self._door = door
         self.heard = 0.0
         self.progress = None
+        self.most_fragments = STRANGER_FRAGMENTS
         self._opening = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -206,12 +215,14 @@ class Gate(CountedFrames, WebSocketServerProtocol):
         self.joined = True
         self._door.leave(self)
         self.max_size = CLIENT_FRAME
+        self.most_fragments = MOST_FRAGMENTS
 
-    async def next_message(self, *, known: bool) -> bytes:
+    async def next_message(self, *, known: bool, answers: bool) -> bytes:
         """Receive one message, from as many frames as it comes in.
 
         Args:
             known: the peer has joined; else it has `JOIN_TIMEOUT` seconds for one small message.
+            answers: the peer has been asked something; else it has nothing to say that takes more than a frame.
 
         Raises:
             RefusedMessageError: the message is none, is too large, or comes too slowly.
@@ -226,9 +237,9 @@ class Gate(CountedFrames, WebSocketServerProtocol):
             raise RefusedMessageError("a text where a binary message was due", CloseCode.UNSUPPORTED_DATA)
         if frame != FLAG_STREAM_START:
             return frame
-        if not known:
+        if not answers:
             await self.send(FLAG_STREAM_BLOCK)
-            raise RefusedMessageError("a message in chunks before joining")
+            raise RefusedMessageError(f"a message in chunks {'that nobody asked for' if known else 'before joining'}")
         return await gather(self, self._door.largest)
 
 

@@ -67,6 +67,7 @@ class Mailbox:
         pending: request of an exchange that is yet to be collected: what is sent before that is no reply to it.
         owed: replies that came too late for their round and are discarded on arrival.
         asked: a reply is awaited from it.
+        answers: it has collected a message that it has not answered.
         gone: why it left, or None while it is connected.
     """
 
@@ -78,6 +79,7 @@ class Mailbox:
     pending: bytes | None = None
     owed: int = 0
     asked: bool = False
+    answers: bool = False
     gone: str | None = None
     _waiters: set[asyncio.Future[None]] = field(default_factory=set)
 
@@ -251,6 +253,7 @@ class Hub(MessagesHandler):
         mailbox = self._mailbox(context)
         if mailbox is None:
             return Reject(flags.REJECT_UNREGISTERED)
+        mailbox.answers = False
         if mailbox.owed:
             mailbox.owed -= 1
             logger.info("discarded a late reply of %s", mailbox.name)
@@ -275,6 +278,7 @@ class Hub(MessagesHandler):
         except TimeoutError:
             return Reject(flags.CHECK_MESSAGE_TIMEOUT)
         content, mailbox.outgoing = mailbox.outgoing, None
+        mailbox.answers = content is not None
         mailbox.notify()
         return Reject(flags.REJECT_UNREGISTERED) if content is None else Send(content)
 
@@ -299,6 +303,11 @@ class Hub(MessagesHandler):
 
     def _bearer(self, context: Any) -> str:
         return self.registered_clients.get(context) or self._name_of(context) or "somebody"
+
+    def answers(self, context: Any) -> bool:
+        """Tell whether a connection's client has collected a message that it has not answered."""
+        mailbox = self._mailbox(context)
+        return mailbox is not None and mailbox.answers
 
     def _mailbox(self, context: Any) -> Mailbox | None:
         name = self.registered_clients.get(context)

@@ -45,7 +45,7 @@ FAREWELL_TIMEOUT = 3.0
 TLS_BUFFER = 2**15
 """Bytes of asyncio's buffer for each TLS connection, which is most of what a silent one costs; it would take 2**18."""
 
-MOST_FRAMES = 2
+MOST_FRAMES = 1
 """Frames of one connection that wait in memory to be read; the rest waits at its sender."""
 
 OUR_VERDICTS: dict[int, str] = {
@@ -302,7 +302,7 @@ class ServerEndpoint(WebsocketsServer, register=False):
         try:
             while True:
                 known = gate in self.handler.registered_clients
-                request = await gate.next_message(known=known)
+                request = await gate.next_message(known=known, answers=self.handler.answers(gate))
                 answer = (await self.handler.handle_message(request, gate)).serialize()
                 name = self.handler.registered_clients.get(gate)
                 if name is None:

@@ -77,6 +77,9 @@ def server_context(certificate: Path, key: Path, ca: Path | None) -> ssl.SSLCont
     """
     context = _ServerContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # nobody resumes a session, of which OpenSSL would keep 20,000, each with its peer's certificate
+    context.num_tickets = 0
+    context.options |= ssl.OP_NO_TICKET
     renew(context, certificate, key, ca)
     if ca is not None:
         context.verify_mode = ssl.CERT_REQUIRED

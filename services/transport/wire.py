@@ -146,7 +146,12 @@ def _built(value: dict[Any, Any]) -> Any:
         raise ValueError("it holds a set that is not of names")
     if name == "np.ndarray" and not _is_array(dump):
         raise ValueError("it holds an array that is not of numbers")
-    return _msgpack_decode(value)
+    made = _msgpack_decode(value)
+    if isinstance(made, Vector) and not (
+        isinstance(made.coefs, dict) and all(isinstance(key, str) for key in made.coefs)
+    ):
+        raise ValueError("it holds a vector that is none")
+    return made
 
 
 def _is_array(dump: Any) -> bool:

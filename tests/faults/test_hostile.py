@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import json
+import re
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ pytestmark = [pytest.mark.compose, pytest.mark.timeout(1800)]
 
 CONNECTIONS = 10_000
 SEED = 7
-ROUNDS, COMPARED = 100, 8
+ROUNDS, COMPARED = 400, 8
 CLIENTS, IDENTITIES = 3, 32
 MOST_GROWTH = 100.0
 """Megabytes by which the server's memory may exceed what it was before."""
@@ -84,7 +85,7 @@ def refusals(stack: Stack) -> dict[str, int]:
     with urllib.request.urlopen(address, timeout=deadline(30)) as answer:
         text = answer.read().decode()
     return {
-        sample.labels["reason"]: int(sample.value)
+        re.sub(r"[\d,]+ bytes", "… bytes", sample.labels["reason"]): int(sample.value)
         for family in text_string_to_metric_families(text)
         for sample in family.samples
         if sample.name == "fed_refusals_total"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import websockets
 from declearn import messaging
-from declearn.communication.api.backend.actions import Join, Ping
+from declearn.communication.api.backend.actions import Join, Ping, Recv, Send
 from declearn.version import VERSION
 
 from services.errors import RefusedError
@@ -127,11 +127,32 @@ def test_a_client_s_message_is_bounded(
             other = await stack.enter_async_context(peer(site, server, "client_1", joins=True))
             socket = await stack.enter_async_context(peer(site, server, "client_0", joins=True))
             server.door.largest = 1000
+            server.handler.post_message(b"a question", "client_0")
+            await socket.send(Recv().serialize())
+            assert await socket.recv() == Send(b"a question").serialize()
             assert await closed_with(socket, *frames) in {1003, 1008, 1009}
             assert server.door.refusals.totals == {reason: 1}
             assert server.client_names == {"client_1"}
             await other.send(Ping().serialize())
             assert await other.recv()
+
+    run(scene())
+
+
+def test_only_an_answer_comes_in_chunks(site: Site) -> None:
+    """A client that was asked nothing, or has answered, has nothing to say that takes more than a frame."""
+
+    async def scene() -> None:
+        async with site.server() as server:
+            for answered in (False, True):
+                async with peer(site, server, "client_0", joins=True) as socket:
+                    if answered:
+                        server.handler.post_message(b"a question", "client_0")
+                        for message in (Recv(), Send(b"an answer")):
+                            await socket.send(message.serialize())
+                            assert await socket.recv()
+                    assert await closed_with(socket, b"STREAM_START") == 1008
+            assert server.door.refusals.totals == {"a message in chunks that nobody asked for": 2}
 
     run(scene())
 
