@@ -175,8 +175,8 @@ REQUESTS = [
 ANSWERS = [each.serialize() for each in (Ping(), Send(b"x" * 20), Accept("welcome"), Reject("no"))]
 
 REPLIES: list[Message] = [
-    clear.reply(),
-    clear.evaluation(),
+    *[clear.reply()] * 6,  # what most depends on
+    *[clear.evaluation()] * 6,
     messaging.InitReply(),
     messaging.Error("it failed"),
     messaging.MetadataReply({"n_samples": 3}),

@@ -39,6 +39,7 @@ BESIDE = {
     "experiment/test_broken.py": "files of all kinds of mistakes, through the command",
     "report/test_browser.py": "the report, as a browser shows it",
     "test_docs.py": "the pages in docs/",
+    "test_fuzz.py": "all that reads messages of peers, by tests/fuzz.py",
     "test_imports.py": "the rule of imports",
     "test_map.py": "this",
     "test_registry.py": "services/experiment against declearn's registries",

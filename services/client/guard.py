@@ -22,7 +22,7 @@ from services.client import blueprint, requests
 from services.client.blueprint import KEYS, Limits
 from services.errors import DistrustError
 from services.transport.client import FIRST_MESSAGES
-from services.transport.packs import unpack
+from services.transport.packs import VECTORS, is_sound, unpack
 from services.transport.refusals import one_line
 
 MOST_PARTS = 200_000
@@ -31,15 +31,8 @@ MOST_PARTS = 200_000
 COPIES = 8
 """How many times the model's weights a message may weigh: with auxiliary variables, or an optimizer's state."""
 
-VECTORS = frozenset({"NumpyVector", "TensorflowVector"})
 NUMERIC = VECTORS | {"AuxVar>ScaffoldAuxVar", "int", "np.ndarray", "set"}
 """Types of declearn's that hold numbers, or names, and nothing else."""
-
-DTYPES = frozenset("?bBhHiIlLqQefd")
-"""Types of numpy arrays (`numpy.dtype.char`) that hold numbers."""
-
-LONGEST_INTEGER = 1024
-"""Bytes of an integer that is too long for msgpack; Joye-Libert's have 512."""
 
 
 class GuardedMessage(SerializedMessage[Any]):
@@ -209,28 +202,9 @@ def _build(value: Any) -> Any:
     kind, dump = value["__type__"], _build(value["dump"])
     if not isinstance(kind, str) or kind not in NUMERIC:
         raise DistrustError(f"the server's message holds {one_line(repr(kind), 60)}", "numbers alone, past the set-up")
-    if not _is_sound(kind, dump):
+    if not is_sound(kind, dump) or not isinstance(dump, bytes | list | dict):
         raise DistrustError(f"the server's message holds {one_line(kind)} that is none")
     return _msgpack_decode({"__type__": kind, "dump": dump})
-
-
-def _is_sound(kind: str, dump: Any) -> bool:
-    """Tell whether declearn should make an object of `kind` of this."""
-    match kind, dump:
-        case "int", bytes():
-            return len(dump) <= LONGEST_INTEGER
-        case "set", list():
-            # numbers can be chosen so that a set of them takes hours to build; the hash of texts is random
-            return all(isinstance(item, str) for item in dump)
-        case "np.ndarray", [bytes(), str(code), list(shape)]:
-            return code in DTYPES and all(type(length) is int and length >= 0 for length in shape)
-        case _, dict():
-            # as a list, declearn reads a few values of a tensor of any size
-            return kind not in VECTORS or all(
-                isinstance(name, str) and isinstance(array, np.ndarray) for name, array in dump.items()
-            )
-        case _:
-            return False
 
 
 def _is_counter(count: Any) -> bool:

@@ -104,23 +104,27 @@ def _size(value: Any) -> int:
 
 
 def _is_form(spec: Any, name: str, value: Any) -> bool:
-    """Tell whether a specification (name, number of values, type) is that of a field."""
-    if not isinstance(spec, list | tuple) or len(spec) != 3 or tuple(spec[:2]) != (name, _size(value)):  # noqa: PLR2004 - the three above
+    """Tell whether a specification (name, number of values, type) is that of a field.
+
+    They are compared by their words: an array in place of a part is neither equal to anything nor different from it.
+    """
+    three = isinstance(spec, list | tuple) and len(spec) == 3  # noqa: PLR2004 - the three above
+    if not three or repr(tuple(spec[:2])) != repr((name, _size(value))):
         return False
     kind = spec[2]
     if isinstance(value, Vector):
         due = value.get_vector_specs()
-        return (
-            isinstance(kind, VectorSpec)
-            and kind.names == due.names
-            and kind.dtypes == due.dtypes
-            and not kind.kwargs
-            # as msgpack gives them: it knows no tuples
-            and vars(kind)["shapes"] == {key: list(shape) for key, shape in due.shapes.items()}
-            and vars(kind)["v_type"] == list(due.v_type or ())
-        )
+        # as msgpack gives them: it knows no tuples
+        wanted = {
+            "names": due.names,
+            "shapes": {key: list(shape) for key, shape in due.shapes.items()},
+            "dtypes": due.dtypes,
+            "v_type": list(due.v_type or ()),
+            "kwargs": {},
+        }
+        return isinstance(kind, VectorSpec) and repr(vars(kind)) == repr(wanted)
     if isinstance(value, np.ndarray):
-        return isinstance(kind, list) and kind[:1] == [list(value.shape)]
+        return isinstance(kind, list) and repr(kind[:1]) == repr([list(value.shape)])
     return isinstance(kind, bool)
 
 

@@ -22,7 +22,7 @@ from declearn.utils import Aggregate
 from declearn.utils.serialize import list_msgpack_serializable
 from declearn.utils.serialize._msgpack import _msgpack_decode
 
-from services.transport.packs import unpack
+from services.transport.packs import is_sound, unpack
 from services.transport.refusals import one_line
 
 LONGEST_NAME = 64
@@ -36,15 +36,6 @@ MOST_FIELDS = 8
 
 PARTS = (np.ndarray, set, int, Vector, VectorSpec, Aggregate, SecureAggregate)
 """What replies are made of, beside plain values; not models, optimizers or aggregators, which only servers send."""
-
-NUMBERS = frozenset("?bBhHiIlLqQefd")
-"""Types of numpy arrays (`numpy.dtype.char`) that hold numbers."""
-
-MOST_DIMENSIONS = 8
-"""Dimensions of an array in a reply."""
-
-LONGEST_INTEGER = 1024
-"""Bytes of an integer that is too long for msgpack; Joye-Libert's have 512."""
 
 WRAPPED = {"__type__", "dump"}
 """Keys of a map that stands for an object of declearn's."""
@@ -139,28 +130,9 @@ def _built(value: dict[Any, Any]) -> Any:
     name, dump = value["__type__"], value["dump"]
     if not isinstance(name, str) or name not in _known():
         raise ValueError(f"it holds a {str(name)[:60]!r}")
-    if name == "int" and not (isinstance(dump, bytes) and len(dump) <= LONGEST_INTEGER):
-        raise ValueError("it holds an integer that is none")
-    if name == "set" and not (isinstance(dump, list) and all(isinstance(item, str) for item in dump)):
-        # integers can be chosen so that a set of them takes hours to build; the hash of texts is random
-        raise ValueError("it holds a set that is not of names")
-    if name == "np.ndarray" and not _is_array(dump):
-        raise ValueError("it holds an array that is not of numbers")
-    made = _msgpack_decode(value)
-    if isinstance(made, Vector) and not (
-        isinstance(made.coefs, dict) and all(isinstance(key, str) for key in made.coefs)
-    ):
-        raise ValueError("it holds a vector that is none")
-    return made
-
-
-def _is_array(dump: Any) -> bool:
-    """Tell whether declearn's `unpack_numpy` should be given this: (bytes, type, shape)."""
-    match dump:
-        case [bytes(), str(code), list(shape)] if code in NUMBERS and len(shape) <= MOST_DIMENSIONS:
-            return all(isinstance(length, int) and length >= 0 for length in shape)
-        case _:
-            return False
+    if not is_sound(name, dump):
+        raise ValueError(f"it holds a {name!r} that is none")
+    return _msgpack_decode(value)
 
 
 def _check(value: Any) -> None:
