@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,6 +131,20 @@ def run(plan: Plan, options: ServerOptions) -> None:
             asyncio.run(serve(board))
     finally:
         folder.close()
+
+
+@contextlib.contextmanager
+def lean_collection() -> Iterator[None]:
+    """Let the collector of garbage pass over all objects that there are now: a framework has hundreds of thousands.
+
+    So it is quick to find the remains of connections, which are cycles; it would not look for them for minutes.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 async def _show(view: View, board: live.Board) -> None:
@@ -276,14 +292,15 @@ class Run:
     async def _federate(self) -> None:
         """Import the model's framework while clients arrive, gather them, and run the rounds."""
         await asyncio.to_thread(engines.of, self.plan)
-        # on the loop, not in a thread: Keras draws initial weights from global generators that others use too
-        federation = self.view.federation = self._build()
-        federation.attend()
-        if self.resumed:
-            await self._regather(federation)
-        else:
-            await self._gather()
-        await federation.train()
+        with lean_collection():
+            # on the loop, not in a thread: Keras draws initial weights from global generators that others use too
+            federation = self.view.federation = self._build()
+            federation.attend()
+            if self.resumed:
+                await self._regather(federation)
+            else:
+                await self._gather()
+            await federation.train()
 
     async def _part(self, reason: str) -> None:
         """Tell the clients that the run is over: those that listen by a message, those at work by closing on them."""

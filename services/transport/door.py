@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import gc
 import ssl
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -28,6 +29,10 @@ ALERT_TIMEOUT = 1.0
 
 SHUTDOWN_TIMEOUT = 1.0
 """Seconds that a peer may take to close TLS in turn (RFC 8446, section 6.1); asyncio waits for 30."""
+
+MOST_REMAINS = 64
+"""Connections that are gone, and that the collector of garbage has yet to find: asyncio leaves each as a cycle, which
+holds the buffers of TLS. Thousands of them would hold more than 100 MB."""
 
 CROWDED = "too many connections that have not joined"
 
@@ -60,6 +65,7 @@ class Door:
         open: websockets, joined or not.
         largest: bytes that a message of a client may have.
         most_parts: items that the lists and maps of a message of a client may have, all in all.
+        remains: connections that are gone, since garbage was last collected for their sake.
     """
 
     refusals: Refusals = field(default_factory=Refusals)
@@ -68,6 +74,7 @@ class Door:
     open: set[Any] = field(default_factory=set)
     largest: int = 2**26
     most_parts: int = 10_000
+    remains: int = 0
 
     def enter(self, caller: Caller, address: str) -> None:
         """Let a connection wait at the door until it joins; when there are too many, another one makes way for it."""
@@ -82,8 +89,16 @@ class Door:
         self.strangers[caller] = address
 
     def leave(self, caller: Caller) -> None:
-        """Take note that a connection has joined, or is gone."""
+        """Take note that a connection has joined, or is about to go."""
         self.strangers.pop(caller, None)
+
+    def lose(self, caller: Caller) -> None:
+        """Take note that a connection is gone."""
+        self.leave(caller)
+        self.remains += 1
+        if self.remains >= MOST_REMAINS:
+            self.remains = 0
+            gc.collect()
 
     def refuse(self, caller: Caller, reason: str, detail: str = "") -> None:
         """Take note of why a connection is refused; the first reason counts, what follows from it does not."""
@@ -190,6 +205,8 @@ class Doorstep(asyncio.Protocol):
         # after a handshake it may still be this protocol that asyncio tells
         if self._successor is not None:
             self._successor.connection_lost(exc)
+        else:
+            self._door.lose(self)
 
 
 def _why(error: ssl.SSLError) -> tuple[str, str]:

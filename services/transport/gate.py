@@ -141,8 +141,8 @@ class Gate(CountedFrames, WebSocketServerProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._door.open.discard(self)
-        self._door.leave(self)
         super().connection_lost(exc)
+        self._door.lose(self)
 
     def abort(self) -> None:
         """Close the connection at once."""

@@ -300,24 +300,12 @@ class ServerEndpoint(WebsocketsServer, register=False):
         _keep_alive(gate)
         watch = asyncio.create_task(self._watch(gate))
         try:
-            while True:
-                known = gate in self.handler.registered_clients
-                request = await gate.next_message(known=known, answers=self.handler.answers(gate))
-                answer = (await self.handler.handle_message(request, gate)).serialize()
-                name = self.handler.registered_clients.get(gate)
-                if name is None:
-                    gate.refused = True  # the hub has told why
-                else:
-                    gate.admit()
-                    self.traffic[name].received += len(request)
-                    self.traffic[name].sent += len(answer)
-                await send_websockets_message(answer, gate)
-                if gate not in self.handler.registered_clients:
-                    break
+            while await self._answer(gate):
+                pass
         except RefusedMessageError as exc:
             gate.refuse(exc.reason)
-            with contextlib.suppress(ConnectionClosed):
-                await gate.close(exc.code, exc.reason)
+            # at once: what else it sends is not read, and what it has sent not kept until it closes in turn
+            gate.fail_connection(exc.code, exc.reason)
         except StreamRefusedError:
             gate.refuse("a chunked answer, which it does not take")
         except ConnectionClosed as exc:
@@ -331,6 +319,24 @@ class ServerEndpoint(WebsocketsServer, register=False):
             with contextlib.suppress(ConnectionClosed):
                 await gate.close()
             await watch
+
+    async def _answer(self, gate: Gate) -> bool:
+        """Take one message of a peer and answer it; tells whether it has joined.
+
+        What was exchanged, an update for one, is let go before the next wait.
+        """
+        known = gate in self.handler.registered_clients
+        request = await gate.next_message(known=known, answers=self.handler.answers(gate))
+        answer = (await self.handler.handle_message(request, gate)).serialize()
+        name = self.handler.registered_clients.get(gate)
+        if name is None:
+            gate.refused = True  # the hub has told why
+        else:
+            gate.admit()
+            self.traffic[name].received += len(request)
+            self.traffic[name].sent += len(answer)
+        await send_websockets_message(answer, gate)
+        return gate in self.handler.registered_clients
 
     def put_out(self, client: str, reason: str) -> None:
         """Close a client's connection, and let it join no more; until it comes onto the denylist and off again.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import ssl
 from collections.abc import Coroutine
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from declearn.communication.api.backend.actions import Ping
 
 from services.transport import door
-from services.transport.door import CROWDED, Door
+from services.transport.door import CROWDED, Door, Doorstep
 from services.transport.server import ServerEndpoint
 from tests.transport.conftest import PATIENCE, Site
 from tests.transport.test_gate import peer
@@ -234,3 +235,28 @@ def test_a_server_that_stops_closes_on_everybody(site: Site) -> None:
         assert server.door.refusals.totals == {}
 
     run(scene())
+
+
+def test_remains_of_connections_are_collected(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections that are gone, cycles that hold the buffers of TLS, do not wait for the collector to come by."""
+    monkeypatch.setattr(door, "MOST_REMAINS", 4)
+
+    async def scene() -> None:
+        async with site.server() as server:
+            for number in range(12):
+                reader, writer = await asyncio.open_connection("localhost", server.port)
+                writer.write(b"rubbish" * (1 + number))
+                with contextlib.suppress(ConnectionError):
+                    await asyncio.wait_for(reader.read(), PATIENCE)
+                writer.close()
+            while server.door.strangers:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
+            assert sum(isinstance(each, Doorstep) for each in gc.get_objects()) <= 4  # noqa: PLR2004 - as set above
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(scene())
+    finally:
+        gc.enable()
