@@ -155,6 +155,7 @@ class Doorstep(asyncio.Protocol):
         on_handshake_failure.set(self._failed)
         if plain.is_closing():  # pushed out already, and spared what a handshake costs
             return
+        secured: asyncio.Transport | None = None
         try:
             secured = await loop.start_tls(
                 plain,
@@ -166,14 +167,12 @@ class Doorstep(asyncio.Protocol):
             )
         except ConnectionAbortedError:
             self._door.refuse(self, "no TLS handshake in time")
-            return
         except OSError:
             self._door.refuse(self, "no TLS handshake", "it hung up")
+        if secured is None:  # also where it was closed meanwhile
+            self._door.lose(self)
             return
-        finally:
-            self._door.leave(self)
-        if secured is None:  # it was closed meanwhile
-            return
+        self._door.leave(self)
         self._successor = self._make()
         secured.set_protocol(self._successor)
         self._successor.connection_made(secured)
