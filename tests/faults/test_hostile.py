@@ -119,7 +119,7 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
             "--live", "client_0", "--free", ",".join(free), "--count", str(CONNECTIONS), "--seed", str(SEED),
         )  # fmt: skip
         assert stack.exit_code(attacker, 600) == 0, stack.said(attacker)[-2000:]
-        run.told = json.loads(stack.said(attacker).splitlines()[-1])
+        run.told = json.loads(next(line for line in stack.said(attacker).splitlines() if line.startswith("{")))
         run.refused, run.during, run.rounds = refusals(stack), peak(stack), (began, stack.rounds)
         run.code = stack.wait_server(600)
         yield run
