@@ -11,10 +11,18 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 # The codes of services/errors.py that scripts end with.
 export EXIT_USAGE=2 EXIT_NETWORK=5 EXIT_STORAGE=6 EXIT_SETUP=13
 
+# at_exit COMMAND: run it at the end of this script. A child that is ended in the moment of its birth still has its
+# parent's traps, and is not the one to clean up.
+at_exit() {
+    # shellcheck disable=SC2064 # the command is known now
+    trap "[[ \$BASHPID != \$\$ ]] || $1" EXIT
+}
+
 log_folder=.cache/log
 mkdir -p "$log_folder"
 scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
+remove_scratch() { rm -rf "$scratch"; }
+at_exit remove_scratch
 uv=.cache/uv/bin/uv
 
 # A script that calls another hands the count over, so that a person sees one sequence.
