@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -174,7 +175,7 @@ def test_who_has_no_valid_certificate_is_refused_in_one_line(waiting: Stack, tmp
     )
 
     log = stack.log("server")
-    assert "refused a connection in its TLS handshake: its certificate is not accepted (" in log
+    assert re.search(r"refused [0-9.]+: its certificate is not accepted \(", log)
     assert "Traceback" not in log + said
     stack.up()
     assert stack.wait_server() == 0
