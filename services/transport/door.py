@@ -139,7 +139,6 @@ class Doorstep(asyncio.Protocol):
         self._door = door
         self._context = context
         self._transport: asyncio.Transport | None = None
-        self._failure: ssl.SSLError | None = None
         self._successor: asyncio.Protocol | None = None
         self._early: list[bytes] = []
         self._task: asyncio.Task[None] | None = None

@@ -31,6 +31,7 @@ NAME_IN_USE = "another client is connected under this name"
 PUT_OUT = "put out of this run"
 
 UNASKED = "a message that nobody asked for"
+
 TOO_OFTEN = "this client has joined too often of late"
 
 MOST_JOINS = 10

@@ -108,7 +108,7 @@ class ReceivedMessage(SerializedMessage[Any]):
             UnreadableError: it is none, holds what no reply does, or too many things.
         """
         try:
-            fields = unpack(memoryview(self.bin_data)[self.payload_start :], self.most_parts, _built)
+            fields = unpack(memoryview(self.bin_data)[self.payload_start :], self.most_parts, functools.partial(_built, _known()))
             message: Message = self.message_cls.from_kwargs(**fields)
             _check(message)
         except Exception as exc:  # noqa: BLE001 - hostile bytes can make a parser raise anything
@@ -117,18 +117,17 @@ class ReceivedMessage(SerializedMessage[Any]):
         return message
 
 
-@functools.cache
 def _known() -> frozenset[str]:
-    """Name what replies are made of; the types of a framework come with its import, which is long past."""
+    """Name what replies are made of, asked anew each time: the types of a framework come with its import."""
     return frozenset(name for name, kind in list_msgpack_serializable() if issubclass(kind, PARTS))
 
 
-def _built(value: dict[Any, Any]) -> Any:
+def _built(known: frozenset[str], value: dict[Any, Any]) -> Any:
     """Build what a map stands for, if it is one of the things that replies are made of."""
     if value.keys() != WRAPPED:
         return value
     name, dump = value["__type__"], value["dump"]
-    if not isinstance(name, str) or name not in _known():
+    if not isinstance(name, str) or name not in known:
         raise ValueError(f"it holds a {str(name)[:60]!r}")
     if not is_sound(name, dump):
         raise ValueError(f"it holds a {name!r} that is none")
