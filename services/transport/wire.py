@@ -108,7 +108,8 @@ class ReceivedMessage(SerializedMessage[Any]):
             UnreadableError: it is none, holds what no reply does, or too many things.
         """
         try:
-            fields = unpack(memoryview(self.bin_data)[self.payload_start :], self.most_parts, functools.partial(_built, _known()))
+            payload = memoryview(self.bin_data)[self.payload_start :]
+            fields = unpack(payload, self.most_parts, functools.partial(_built, _known()))
             message: Message = self.message_cls.from_kwargs(**fields)
             _check(message)
         except Exception as exc:  # noqa: BLE001 - hostile bytes can make a parser raise anything
