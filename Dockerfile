@@ -63,6 +63,8 @@ ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp \
     FED_ROOT=/fed
 WORKDIR /fed
+# Where no folder is mounted to read from, as on the nodes of a cluster, `init` finds MNIST here.
+COPY data/mnist_raw data/mnist_raw
 COPY --chmod=755 script/image/fed /usr/local/bin/fed
 COPY services services
 RUN python -m compileall -q services

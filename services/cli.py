@@ -110,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
 
     init = add("init", _init, "Prepare data, shards for every federation size, and identities; then exit. Idempotent.")
     init.add_argument("--drop-to", type=int, metavar="UID", help="as root: open the results folder, then become UID")
+    init.add_argument("--data-only", action="store_true", help="issue no identities: they come from elsewhere")
 
     data = add("data", _data, "Cut MNIST into one folder of arrays a client.")
     data.add_argument("nb_clients", type=_count, metavar="N", help="number of clients")
@@ -250,7 +251,7 @@ def _overrides(options: argparse.Namespace, env: settings.Settings) -> list[expe
 def _init(options: argparse.Namespace, env: settings.Settings) -> None:
     from services.init import main as init
 
-    init.run(env, _plan(options, env), Paths(env.root, env.data), drop_to=options.drop_to)
+    init.run(env, _plan(options, env), Paths(env.root, env.data), drop_to=options.drop_to, data_only=options.data_only)
 
 
 def _data(options: argparse.Namespace, env: settings.Settings) -> None:

@@ -560,15 +560,15 @@ def test_demo_takes_what_run_demo_takes(here: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_init_takes_settings_and_plan(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`fed init` hands on the settings, the resolved plan and the user to become."""
+    """`fed init` hands on the settings, the resolved plan, the user to become and what to leave out."""
     (here / "experiment.yml").write_text("seed: 5")
     monkeypatch.setenv("MAX_CLIENTS", "8")
     recorder = Recorder()
     monkeypatch.setattr(services.init.main, "run", recorder)
-    assert cli.main(["init", "--drop-to", "10001"]) == 0
+    assert cli.main(["init", "--drop-to", "10001", "--data-only"]) == 0
     env, plan, paths = recorder.args
     assert (env.max_clients, plan.seed, paths) == (8, 5, Paths(Path()))
-    assert recorder.kwargs == {"drop_to": 10001}
+    assert recorder.kwargs == {"drop_to": 10001, "data_only": True}
 
 
 def test_sweep_takes_a_file_and_values(

@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ _RESULT = re.compile(r"\d{8}-\d{6}(-\d+)?|latest|sweeps|compare\.png|\.latest\.\
 logger = logging.getLogger("fed.init")
 
 
-def run(settings: Settings, plan: Plan, paths: Paths, *, drop_to: int | None = None) -> None:
+def run(settings: Settings, plan: Plan, paths: Paths, *, drop_to: int | None = None, data_only: bool = False) -> None:
     """Prepare data set, shards and identities; what is there and valid is kept as it is.
 
     Args:
@@ -50,6 +50,7 @@ def run(settings: Settings, plan: Plan, paths: Paths, *, drop_to: int | None = N
         plan: of it `data`, `seed` and `train.batch_size` count here.
         paths: where everything lies.
         drop_to: numeric id of the user to become, when started as root, before anything is written.
+        data_only: issue no identities; they come from elsewhere.
 
     Raises:
         UsageError: the scheme can't deal to that many clients, or too little for a batch to one of them.
@@ -64,13 +65,18 @@ def run(settings: Settings, plan: Plan, paths: Paths, *, drop_to: int | None = N
     manifest = prepare(settings.clients, settings.max_clients, plan, paths)
     _log_seats(manifest.cuts[settings.clients])
     _draw(manifest, settings.clients, paths)
-    report = identities.ensure(paths.certs, paths.client_certs, identities.client_names(settings.max_clients))
-    _log_identities(report)
-    made = secagg_keys.ensure(paths.client_certs, identities.client_names(settings.max_clients))
-    if made:
-        logger.info("keys for secure aggregation: %s, made", _shortened(made))
+    if not data_only:
+        _identify(identities.client_names(settings.max_clients), paths)
     largest = min(manifest.largest, settings.max_clients)
     logger.info("ready for up to %d clients, in %.1f s", largest, time.monotonic() - began)
+
+
+def _identify(names: Sequence[str], paths: Paths) -> None:
+    """Make sure that the server and all clients have their certificates and keys."""
+    _log_identities(identities.ensure(paths.certs, paths.client_certs, names))
+    made = secagg_keys.ensure(paths.client_certs, names)
+    if made:
+        logger.info("keys for secure aggregation: %s, made", _shortened(made))
 
 
 def prepare(clients: int, max_clients: int, plan: Plan, paths: Paths) -> Manifest:

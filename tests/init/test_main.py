@@ -141,6 +141,13 @@ def test_each_role_finds_its_files_and_no_others(small: Paths) -> None:
     assert not (small.client_certs / "server-pkey.pem").exists()
 
 
+def test_data_only_issues_no_identity(small: Paths) -> None:
+    """Where identities come from elsewhere, `init` deals the data set and writes no certificate and no key."""
+    main.run(SETTINGS, _plan(), small, data_only=True)
+    assert dealt.read_manifest(small.test).largest == 4
+    assert not small.certs.exists()
+
+
 def test_second_run_keeps_every_file(small: Paths) -> None:
     """A second run changes no file, be it by its bytes, its inode or its time, and needs no raw file."""
     main.run(SETTINGS, Plan(), small)
