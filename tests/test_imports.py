@@ -25,6 +25,7 @@ RANKS = {
     "signals": 1,
     "randomness": 1,
     "accounting": 2,
+    "certificates": 2,
     "shards": 2,
     "schedules": 2,
     "tables": 2,

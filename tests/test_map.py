@@ -12,6 +12,7 @@ from tests.support import REPOSITORY
 ELSEWHERE = {
     "__init__.py": "tests/test_cli.py: the version is what `fed --version` tells",
     "__main__.py": "tests/test_cli.py: `python -m services` is started there",
+    "certificates.py": "tests/init/test_identities.py: what is issued there is held against real handshakes",
     "experiment/__init__.py": "tests/experiment/test_files.py: its names are used as everybody uses them",
     "experiment/algorithm.py": "tests/experiment/test_plugins.py: it is its plug-ins that must be declearn's",
     "experiment/base.py": "tests/experiment/test_files.py: what sections are made of shows in what they refuse",

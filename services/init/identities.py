@@ -2,36 +2,24 @@
 
 `ca-cert.pem` is a bundle. The key that signed what is kept is gone, so whatever must be renewed is signed by a new CA,
 whose certificate is added to the bundle; what the older ones signed stays trusted until it expires.
-
-Profile: RFC 5280, EC P-256 with SHA-256, as strict as OpenSSL's `X509_V_FLAG_X509_STRICT`.
+The profile is that of `services.certificates`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import ipaddress
 import logging
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from services import certificates
 from services.errors import StorageError, UsageError
 from services.init.locking import exclusive
 from services.paths import (
@@ -49,13 +37,6 @@ logger = logging.getLogger("fed.init")
 HOSTS = ("server", "localhost", "127.0.0.1", "::1")
 DAYS = 30
 SPARE = timedelta(days=7)
-SKEW = timedelta(hours=1)
-KEY_MODE = 0o600
-
-SERVER = "server"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
-_HOST = re.compile(r"(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*")
-_MALFORMED = (ValueError, TypeError, UnsupportedAlgorithm, x509.ExtensionNotFound, x509.DuplicateExtension)
 
 
 @dataclass(frozen=True)
@@ -90,18 +71,6 @@ class _Identity:
     certificate: Path
     key: Path
     hosts: tuple[str, ...] = ()
-
-    @property
-    def usage(self) -> x509.ObjectIdentifier:
-        return ExtendedKeyUsageOID.SERVER_AUTH if self.hosts else ExtendedKeyUsageOID.CLIENT_AUTH
-
-
-@dataclass(frozen=True)
-class _Authority:
-    """A CA in memory."""
-
-    certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
 
 
 def client_names(count: int) -> tuple[str, ...]:
@@ -151,7 +120,7 @@ def ensure(
                 held[identity.name] = fault
             elif fault:
                 faults[identity.name] = fault
-        authority = _new_authority(now, days) if faults else None
+        authority = certificates.new_authority(now, days) if faults else None
         signers = [ca for ca in bundle if ca.not_valid_after_utc > now or _signed_any(ca, wanted, faults)]
         if authority:
             signers.append(authority.certificate)
@@ -172,16 +141,12 @@ def _wanted(server_folder: Path, client_folder: Path, names: Sequence[str], host
     if not hosts:
         raise UsageError("no host is given", "the names under which the server is reached", "give at least one")
     for host in hosts:
-        if _address(host) is None and not _HOST.fullmatch(host):
-            raise UsageError(f"host is {host!r}", "a DNS name or an IP address, with no port", "correct it")
+        certificates.check_host(host)
     for name in names:
-        if not _NAME.fullmatch(name) or name in {SERVER, "ca"}:
-            raise UsageError(
-                f"the client's name is {name!r}",
-                "1 to 63 letters, digits, '_', '.' or '-', and neither 'server' nor 'ca'",
-                "choose another name",
-            )
-    server = _Identity(SERVER, server_folder / SERVER_CERTIFICATE, server_folder / SERVER_KEY, tuple(hosts))
+        certificates.check_name(name)
+    server = _Identity(
+        certificates.SERVER, server_folder / SERVER_CERTIFICATE, server_folder / SERVER_KEY, tuple(hosts)
+    )
     clients = [
         _Identity(name, client_folder / client_certificate(name), client_folder / client_key(name)) for name in names
     ]
@@ -190,10 +155,10 @@ def _wanted(server_folder: Path, client_folder: Path, names: Sequence[str], host
 
 def _fault(identity: _Identity, bundle: Sequence[x509.Certificate], now: datetime) -> str:
     """Say in a few words why `identity` must be renewed; nothing when it need not."""
-    found = _read_certificate(identity.certificate)
+    found = certificates.read_certificate(identity.certificate)
     if found is None:
         return f"{_state(identity.certificate)} certificate"
-    key = _read_key(identity.key)
+    key = certificates.read_key(identity.key)
     if key is None:
         return f"{_state(identity.key)} key"
     try:
@@ -205,12 +170,12 @@ def _fault(identity: _Identity, bundle: Sequence[x509.Certificate], now: datetim
             or _role_fault(found, identity)
             or _name_fault(found, identity)
         )
-    except _MALFORMED:
+    except certificates.MALFORMED:
         return "malformed certificate"
 
 
 def _chain_fault(found: x509.Certificate, bundle: Sequence[x509.Certificate]) -> str:
-    return "" if any(_signed(ca, found) for ca in bundle) else "signed by an unknown CA"
+    return "" if any(certificates.is_signed(ca, found) for ca in bundle) else "signed by an unknown CA"
 
 
 def _time_fault(found: x509.Certificate, now: datetime) -> str:
@@ -225,134 +190,49 @@ def _time_fault(found: x509.Certificate, now: datetime) -> str:
 
 def _role_fault(found: x509.Certificate, identity: _Identity) -> str:
     usage = found.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    return "" if list(usage) == [identity.usage] else "made for another role"
+    return "" if list(usage) == [certificates.usage(identity.hosts)] else "made for another role"
 
 
 def _name_fault(found: x509.Certificate, identity: _Identity) -> str:
     if not identity.hosts:
-        names = [attribute.value for attribute in found.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+        names = certificates.common_names(found)
         return "" if names == [identity.name] else f"made for {names}"
     covered = set(found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
-    missing = [host for host in identity.hosts if _general_name(host) not in covered]
+    missing = [host for host in identity.hosts if certificates.general_name(host) not in covered]
     return f"made before {', '.join(missing)} was asked for" if missing else ""
 
 
-def _issue(identity: _Identity, authority: _Authority, now: datetime, days: float) -> bool:
+def _issue(identity: _Identity, authority: certificates.Authority, now: datetime, days: float) -> bool:
     """Write a new key and certificate; tell False when a running client has just claimed the old one."""
     with _claim(identity.certificate) as claimed:
         if not claimed:
             return False
-        key = ec.generate_private_key(ec.SECP256R1())
-        certificate = _sign(identity, key.public_key(), authority, now, days)
-        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        issued = authority.issue(identity.name, identity.hosts, now=now, days=days)
         # A crash between these two leaves a key of another certificate, which the next run finds and mends.
-        write_atomic(identity.key, pem, mode=KEY_MODE)
-        write_atomic(identity.certificate, certificate.public_bytes(Encoding.PEM))
+        write_atomic(identity.key, issued.key_pem, mode=certificates.KEY_MODE)
+        write_atomic(identity.certificate, issued.pem)
         return True
-
-
-def _new_authority(now: datetime, days: float) -> _Authority:
-    key = ec.generate_private_key(ec.SECP256R1())
-    public = key.public_key()
-    serial = x509.random_serial_number()
-    # A name of its own lets every TLS library find the right CA in the bundle.
-    name = _subject(f"fed CA {serial:040x}"[:23])
-    certificate = (
-        x509.CertificateBuilder(name, name, public, serial, now - SKEW, now + timedelta(days=days))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_key_usage(signs_certificates=True), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    return _Authority(certificate, key)
-
-
-def _sign(
-    identity: _Identity, public: ec.EllipticCurvePublicKey, authority: _Authority, now: datetime, days: float
-) -> x509.Certificate:
-    issuer = authority.certificate
-    identifier = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    builder = (
-        x509.CertificateBuilder(
-            issuer.subject,
-            _subject(identity.name),
-            public,
-            x509.random_serial_number(),
-            now - SKEW,
-            now + timedelta(days=days),
-        )
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_key_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([identity.usage]), critical=False)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier),
-            critical=False,
-        )
-    )
-    if identity.hosts:
-        names = dict.fromkeys(_general_name(host) for host in identity.hosts)
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    return builder.sign(authority.key, hashes.SHA256())
-
-
-def _subject(common_name: str) -> x509.Name:
-    return x509.Name(
-        [x509.NameAttribute(NameOID.ORGANIZATION_NAME, "fed"), x509.NameAttribute(NameOID.COMMON_NAME, common_name)]
-    )
-
-
-def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not signs_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=signs_certificates,
-        crl_sign=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(host)
-    except ValueError:
-        return None
-
-
-def _general_name(host: str) -> x509.GeneralName:
-    address = _address(host)
-    return x509.DNSName(host.lower()) if address is None else x509.IPAddress(address)
-
-
-def _signed(ca: x509.Certificate, leaf: x509.Certificate) -> bool:
-    try:
-        leaf.verify_directly_issued_by(ca)
-    except (InvalidSignature, *_MALFORMED):
-        return False
-    return True
 
 
 def _signed_any(ca: x509.Certificate, wanted: Iterable[_Identity], faults: Mapping[str, str]) -> bool:
     """Tell whether `ca` signed anything that stays."""
-    staying = (_read_certificate(identity.certificate) for identity in wanted if identity.name not in faults)
-    return any(_signed(ca, leaf) for leaf in staying if leaf)
+    staying = (
+        certificates.read_certificate(identity.certificate) for identity in wanted if identity.name not in faults
+    )
+    return any(certificates.is_signed(ca, leaf) for leaf in staying if leaf)
 
 
 def _first_end(wanted: Iterable[_Identity], now: datetime) -> datetime:
-    found = (_read_certificate(identity.certificate) for identity in wanted)
+    found = (certificates.read_certificate(identity.certificate) for identity in wanted)
     return min((leaf.not_valid_after_utc if leaf else now for leaf in found), default=now)
 
 
 def _read_bundle(path: Path) -> list[x509.Certificate]:
     """Read the CA certificates at `path`; a bundle that is missing or damaged holds none."""
     try:
-        certificates = x509.load_pem_x509_certificates(path.read_bytes())
-        return [ca for ca in certificates if ca.extensions.get_extension_for_class(x509.BasicConstraints).value.ca]
-    except (OSError, *_MALFORMED):
+        found = x509.load_pem_x509_certificates(path.read_bytes())
+        return [ca for ca in found if ca.extensions.get_extension_for_class(x509.BasicConstraints).value.ca]
+    except (OSError, *certificates.MALFORMED):
         return []
 
 
@@ -366,20 +246,6 @@ def _write_bundle(path: Path, authorities: Sequence[x509.Certificate]) -> None:
     write_atomic(path, content)
 
 
-def _read_certificate(path: Path) -> x509.Certificate | None:
-    try:
-        return x509.load_pem_x509_certificate(path.read_bytes())
-    except (OSError, *_MALFORMED):
-        return None
-
-
-def _read_key(path: Path) -> PrivateKeyTypes | None:
-    try:
-        return load_pem_private_key(path.read_bytes(), password=None)
-    except (OSError, *_MALFORMED):
-        return None
-
-
 def _state(path: Path) -> str:
     return "unreadable" if path.exists() else "missing"
 
@@ -388,7 +254,7 @@ def _tighten(key: Path) -> None:
     """Take away what others may do with a kept key, as after a copy that lost its mode."""
     try:
         if key.stat().st_mode & 0o077:
-            key.chmod(KEY_MODE)
+            key.chmod(certificates.KEY_MODE)
             logger.warning("%s could be read by others; its mode is 0600 again", key)
     except OSError as exc:
         raise StorageError(

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from services import certificates
 from services.errors import StorageError, UsageError
 from services.init import identities
 from services.paths import CA_CERTIFICATE, SERVER_CERTIFICATE, SERVER_KEY, client_certificate, client_key, write_atomic
@@ -300,7 +301,7 @@ def test_client_cannot_sign(folders: Folders, tmp_path: Path) -> None:
     key = load_pem_private_key(folders.key("client_0").read_bytes(), None)
     assert isinstance(key, ec.EllipticCurvePrivateKey)
     identity = identities._Identity("client_9", forged.certificate("client_9"), forged.key("client_9"))
-    assert identities._issue(identity, identities._Authority(signer, key), NOW, 1)
+    assert identities._issue(identity, certificates.Authority(signer, key), NOW, 1)
     with forged.certificate("client_9").open("ab") as file:
         file.write(folders.certificate("client_0").read_bytes())
     with pytest.raises(ssl.SSLCertVerificationError, match=r"invalid CA certificate|path length constraint exceeded"):
@@ -508,14 +509,14 @@ def test_valid_identity_in_use_is_simply_kept(folders: Folders) -> None:
 def test_claim_that_comes_while_renewing_wins(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that claims an identity after it was found wanting, but before it is replaced, keeps it."""
     folders.ensure(now=NOW - timedelta(days=25))
-    original = identities._new_authority
+    original = certificates.new_authority
     with folders.certificate("client_2").open("rb") as claimed:
 
-        def claim_meanwhile(now: datetime, days: float) -> identities._Authority:
+        def claim_meanwhile(now: datetime, days: float) -> certificates.Authority:
             fcntl.flock(claimed, fcntl.LOCK_EX)
             return original(now, days)
 
-        monkeypatch.setattr(identities, "_new_authority", claim_meanwhile)
+        monkeypatch.setattr(certificates, "new_authority", claim_meanwhile)
         report = folders.ensure(now=NOW)
     assert set(report.made) == {"server", "client_0", "client_1"}
     assert list(report.held) == ["client_2"]

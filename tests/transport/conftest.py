@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from services import certificates
 from services.init import identities
 from services.paths import CA_CERTIFICATE, SERVER_CERTIFICATE, SERVER_KEY, client_certificate, client_key
 from services.transport import tls
@@ -67,7 +68,7 @@ def issue(folder: Path, **begun_days_ago: float) -> Site:
     """Issue identities by hand, all under one CA: a server's, and a client's of each name, with 30 days to live."""
     now = datetime.datetime.now(datetime.UTC)
     since = {name: now - datetime.timedelta(days=days) for name, days in begun_days_ago.items()}
-    authority = identities._new_authority(min(now, *since.values()), 400)
+    authority = certificates.new_authority(min(now, *since.values()), 400)
     (folder / "clients").mkdir()
     for identity in identities._wanted(folder, folder / "clients", list(begun_days_ago), ["localhost"]):
         assert identities._issue(identity, authority, since.get(identity.name, now), 30)
