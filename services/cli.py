@@ -308,6 +308,7 @@ def _server(options: argparse.Namespace, env: settings.Settings) -> None:
 
 def _client(options: argparse.Namespace, env: settings.Settings) -> None:
     from services.client import main as client
+    from services.transport.client import Route
 
     if options.client_name is not None and options.data_folder is None:
         raise UsageError(f"NAME is {options.client_name!r} without FOLDER", "NAME and FOLDER, or neither", "add FOLDER")
@@ -326,6 +327,7 @@ def _client(options: argparse.Namespace, env: settings.Settings) -> None:
             anonymous=options.no_client_auth,
             max_parameters=env.max_parameters if options.max_parameters is None else options.max_parameters,
             share_metrics=env.share_metrics and not options.no_share_metrics,
+            route=Route(env.server_name, env.server_headers),
         )
     )
 

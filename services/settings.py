@@ -7,8 +7,9 @@ in the file: `--set`, the flag of that key, `SET`, the variable of that key, the
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +19,8 @@ MAX_PREPARED = 128
 
 LOG_FORMATS = ("text", "json")
 """Values of LOG_FORMAT: for people, which is the default, and for programs."""
+
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 T = TypeVar("T")
 
@@ -38,6 +41,8 @@ class Settings:
         port: TCP port of the websocket endpoint.
         status_port: TCP port of the status page; 0 turns it off.
         server_uri: where a client finds the server.
+        server_name: name in the server's certificate, where it is not the one that is dialled, or None.
+        server_headers: of the websocket's handshake, by name.
         connect_timeout: seconds a client keeps trying to reach the server.
         server_grace: seconds a client keeps trying to reach a server that it has lost.
         liveness_timeout: seconds after which either side takes a silent other for gone.
@@ -64,6 +69,8 @@ class Settings:
     port: int = 8765
     status_port: int = 8000
     server_uri: str = "wss://localhost:8765"
+    server_name: str | None = None
+    server_headers: Mapping[str, str] = field(default_factory=dict)
     connect_timeout: float = 120.0
     server_grace: float = 120.0
     liveness_timeout: float = 20.0
@@ -101,6 +108,8 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         port=_or(port, default.port),
         status_port=_or(_integer(env, "STATUS_PORT", 0, 65535), default.status_port),
         server_uri=_text(env, "SERVER_URI") or f"wss://localhost:{_or(port, default.port)}",
+        server_name=_text(env, "SERVER_NAME"),
+        server_headers=read_headers(_text(env, "SERVER_HEADERS") or "", "SERVER_HEADERS"),
         connect_timeout=_or(_integer(env, "CONNECT_TIMEOUT", 1, None), default.connect_timeout),
         server_grace=_or(_integer(env, "SERVER_GRACE", 1, None), default.server_grace),
         liveness_timeout=_or(_integer(env, "LIVENESS_TIMEOUT", 1, None), default.liveness_timeout),
@@ -146,6 +155,29 @@ def check_clients(clients: int, max_clients: int) -> None:
             f"a whole number from 1 to MAX_CLIENTS ({max_clients})",
             "change CLIENTS, or raise MAX_CLIENTS, in .env",
         )
+
+
+def read_headers(text: str, source: str) -> dict[str, str]:
+    """Read headers of an HTTP request, as `Name: value` with semicolons between them (RFC 9110, section 5).
+
+    Args:
+        text: what is set.
+        source: where, for errors.
+
+    Raises:
+        UsageError: a part of it is no header.
+    """
+    headers: dict[str, str] = {}
+    for part in filter(str.strip, text.split(";")):
+        name, colon, value = (word.strip() for word in part.partition(":"))
+        if not colon or not _HEADER.fullmatch(name) or not value.isprintable() or not value.isascii():
+            raise UsageError(
+                f"{source} has {part.strip()!r}",
+                "headers as 'Name: value', in ASCII, with semicolons between them",
+                f"correct {source}",
+            )
+        headers[name] = value
+    return headers
 
 
 def _environment(environ: Mapping[str, str] | None) -> Mapping[str, str]:

@@ -41,6 +41,8 @@ def test_an_empty_environment_gives_the_defaults() -> None:
         ("PORT", "9000", {"port": 9000, "server_uri": "wss://localhost:9000"}),
         ("STATUS_PORT", "0", {"status_port": 0}),
         ("SERVER_URI", "wss://server:1", {"server_uri": "wss://server:1"}),
+        ("SERVER_NAME", "federation.example.org", {"server_name": "federation.example.org"}),
+        ("SERVER_HEADERS", "X-Site: a; Host: b:1", {"server_headers": {"X-Site": "a", "Host": "b:1"}}),
         ("CONNECT_TIMEOUT", "3", {"connect_timeout": 3}),
         ("DENYLIST", "deny", {"denylist": Path("deny")}),
         ("CLIENT_NAME", "client_9", {"client_name": "client_9"}),
@@ -91,6 +93,17 @@ def test_what_is_out_of_range_is_refused(key: str, text: str, wanted: str) -> No
     with pytest.raises(UsageError) as caught:
         settings.load({key: text})
     assert str(caught.value) == f"{key} is {text!r}; wanted {wanted}; change {key} in .env or in the environment"
+
+
+@pytest.mark.parametrize("text", ["X-Site", "X Site: a", ": a", "X-Site: ä", "X-Site: a\nX-Key: b"])
+def test_headers_that_are_none_are_refused(text: str) -> None:
+    """What is no header, or would smuggle in another one, is named as it is."""
+    with pytest.raises(UsageError) as caught:
+        settings.load({"SERVER_HEADERS": f"X-First: 1; {text}"})
+    assert str(caught.value) == (
+        f"SERVER_HEADERS has {text!r}; wanted headers as 'Name: value', in ASCII, with semicolons between them;"
+        " correct SERVER_HEADERS"
+    )
 
 
 @pytest.mark.parametrize("read", [settings.log_format, settings.load])

@@ -20,7 +20,7 @@ from services.signals import until_stopped
 from services.terminal import live
 from services.terminal.picture import ClientPicture
 from services.transport import tls
-from services.transport.client import ClientEndpoint
+from services.transport.client import DIRECT, ClientEndpoint, Route
 
 logger = logging.getLogger("fed.client")
 
@@ -42,6 +42,8 @@ class ClientOptions:
         anonymous: show no certificate (a server without client authentication).
         max_parameters: numbers that a model may have in its weights.
         share_metrics: tell the server metrics beside the loss.
+        route: what is between this client and the server.
+        secagg_keys: folder of the keys for secure aggregation, or None for that of the identities.
     """
 
     server_uri: str
@@ -56,6 +58,8 @@ class ClientOptions:
     anonymous: bool = False
     max_parameters: int = Settings.max_parameters
     share_metrics: bool = Settings.share_metrics
+    route: Route = DIRECT
+    secagg_keys: Path | None = None
 
 
 def run(options: ClientOptions) -> None:
@@ -74,8 +78,9 @@ def run(options: ClientOptions) -> None:
         identity = claim(options.identities, options.name)
         name, lock = tls.certificate_name(identity.certificate), identity.lock
         context = functools.partial(tls.client_context, options.ca or identity.ca, identity.certificate, identity.key)
-        if (options.identities / secagg_key(name)).exists():
-            keys = load_keys(options.identities, name)
+        folder = options.secagg_keys or options.identities
+        if (folder / secagg_key(name)).exists():
+            keys = load_keys(folder, name)
     try:
         own = None if options.own_data is None else load_site(options.own_data)
         endpoint = ClientEndpoint(
@@ -85,6 +90,7 @@ def run(options: ClientOptions) -> None:
             dealable=own is None,
             timeout=options.timeout,
             liveness_timeout=options.liveness_timeout,
+            route=options.route,
         )
         deal = functools.partial(shards.load_shard, options.shards) if own is None else None
         logs.about(client=name)

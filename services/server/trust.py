@@ -13,13 +13,14 @@ from pathlib import Path
 
 from services.errors import IdentityError
 from services.transport import tls
+from services.transport.gate import SERIAL
 from services.transport.refusals import one_line
 
 PERIOD = 1.0
 """Seconds between two looks at the files."""
 
 DENIED = "denied.txt"
-"""In the denylist's folder: one name a line; `#` begins a comment."""
+"""In the denylist's folder: a name a line, or `serial:` and a certificate's number; `#` begins a comment."""
 
 Stamp = tuple[int, int, int] | None
 
@@ -37,7 +38,7 @@ class Trust:
 
     Attributes:
         context: TLS context; connections that are open keep what they were opened with.
-        denied: names that may not take part.
+        denied: names, and serial numbers of certificates, that may not take part.
 
     Raises:
         IdentityError: a file is missing, unreadable, expired, or the key does not belong to the certificate.
@@ -79,7 +80,7 @@ class Trust:
         except (OSError, UnicodeDecodeError) as exc:
             logger.warning("the denylist in use is kept: %s can't be read (%s)", self._denylist, one_line(exc))
             return False
-        denied = frozenset(name for line in lines if (name := line.partition("#")[0].strip()))
+        denied = frozenset(_entry(text) for line in lines if (text := line.partition("#")[0].strip()))
         if denied == self.denied:
             return False
         self.denied = denied
@@ -95,6 +96,12 @@ class Trust:
 
     def _stamps(self) -> list[Stamp]:
         return [_stamp(path) for path in self._identity if path is not None]
+
+
+def _entry(text: str) -> str:
+    """Write a serial number as the gate does, whichever way a person did; a name stays as it is."""
+    kind, colon, serial = text.partition(":")
+    return SERIAL + serial.strip().upper().replace(":", "").lstrip("0") if f"{kind.lower()}{colon}" == SERIAL else text
 
 
 def _stamp(path: Path) -> Stamp:

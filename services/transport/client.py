@@ -10,7 +10,8 @@ import os
 import random
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import websockets
@@ -60,6 +61,23 @@ class DismissedError(LostError):
     """The server closed the connection for good: the run is over."""
 
 
+@dataclass(frozen=True)
+class Route:
+    """What a client says on its way to a server that is behind something else.
+
+    Attributes:
+        server_name: name in the server's certificate, also told in clear by which a proxy chooses (SNI, RFC 6066), or
+            None for the one that is dialled.
+        headers: of the websocket's handshake, for whatever ends TLS on the way or stands behind it.
+    """
+
+    server_name: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+DIRECT = Route()
+
+
 class _Connection(CountedFrames, WebSocketClientProtocol):
     """`WebSocketClientProtocol` on which a message comes in so many frames at most."""
 
@@ -79,6 +97,7 @@ class ClientEndpoint(WebsocketsClient, register=False):
         dealable: announce that the server may deal this client its part of the data.
         timeout: seconds to keep trying to connect and join.
         liveness_timeout: seconds after which a silent server is taken for gone.
+        route: what is between this client and the server.
 
     Attributes:
         largest: bytes that a message of the server may have.
@@ -94,13 +113,15 @@ class ClientEndpoint(WebsocketsClient, register=False):
         dealable: bool,
         timeout: float,
         liveness_timeout: float = LIVENESS_TIMEOUT,
+        route: Route = DIRECT,
     ) -> None:
         super().__init__(server_uri=server_uri, name=name)
         self.logger = logging.getLogger("fed.client.network")
         self._context = context
         self.timeout = timeout
         self._liveness_timeout = liveness_timeout
-        self.headers = {PROBES: "1"} | ({DEALABLE: "1"} if dealable else {})
+        self.headers = dict(route.headers) | {PROBES: "1"} | ({DEALABLE: "1"} if dealable else {})
+        self._server_name = route.server_name
         self.largest = FIRST_MESSAGES
         self.read: Callable[[bytes], SerializedMessage[Any]] = SerializedMessage.from_bin_message
 
@@ -170,6 +191,9 @@ class ClientEndpoint(WebsocketsClient, register=False):
                 logger=logging.getLogger("fed.client.websockets"),
                 ssl=None if self._context is None else self._context(),
                 extra_headers=self.headers,
+                **(
+                    {} if self._context is None or self._server_name is None else {"server_hostname": self._server_name}
+                ),
                 open_timeout=min(timeout, self._liveness_timeout),
                 ping_interval=self._liveness_timeout / 2,
                 ping_timeout=self._liveness_timeout / 2,

@@ -24,7 +24,7 @@ from websockets.server import WebSocketServerProtocol
 
 from services.transport.door import Door, address_of
 from services.transport.messages import parse_progress
-from services.transport.tls import peer_name
+from services.transport.tls import peer_name, peer_serial
 
 STRANGER_FRAME = 2**14
 """Bytes of the one message that a peer may send before it has joined; declearn's request to join has some fifty."""
@@ -57,6 +57,10 @@ CHUNK_OVERHEAD = 64
 """Bytes that a chunk takes beside its own, so that a message of a byte a chunk is no larger than it is counted."""
 
 DENIED = "this identity is on the server's denylist"
+
+
+SERIAL = "serial:"
+"""Begins an entry of the denylist that is no name but the serial number of a certificate."""
 
 
 class RefusedMessageError(Exception):
@@ -108,6 +112,7 @@ class Gate(CountedFrames, WebSocketServerProtocol):
 
     Attributes:
         name: the name that the peer's certificate proves, or None.
+        marks: by what a denylist may mean the peer: its name, and its certificate as `serial:<hexadecimal digits>`.
         peer: who this is, for a log: that name, else its address.
         refused: it has been counted among the refusals.
         joined: it has been let in.
@@ -116,6 +121,7 @@ class Gate(CountedFrames, WebSocketServerProtocol):
     """
 
     name: str | None
+    marks: frozenset[str]
     peer: str
     heard: float
     progress: tuple[int, int] | None
@@ -133,7 +139,9 @@ class Gate(CountedFrames, WebSocketServerProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         # taken down now: a connection that is gone tells no more who it was
-        self.name = peer_name(transport.get_extra_info("ssl_object"))
+        shown = transport.get_extra_info("ssl_object")
+        self.name = peer_name(shown)
+        self.marks = frozenset(mark for mark in (self.name, f"{SERIAL}{peer_serial(shown)}") if mark)
         address = address_of(transport)
         self.peer = self.name or address
         self._door.open.add(self)
@@ -191,7 +199,7 @@ class Gate(CountedFrames, WebSocketServerProtocol):
         name = self.name
         if name is None:
             return None
-        if name in self._door.denied():
+        if self.marks & frozenset(self._door.denied()):
             self.refuse(DENIED)
             return http.HTTPStatus.FORBIDDEN, [], DENIED.encode()
         if sum(other.name == name for other in self._door.open) > MOST_BY_NAME:

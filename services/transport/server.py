@@ -122,7 +122,7 @@ class ServerEndpoint(WebsocketsServer, register=False):
         port: TCP port to listen on; 0 takes a free one, which `port` then names.
         context: TLS context, or None for plain websockets (tests).
         liveness_timeout: seconds after which a silent peer is taken for gone.
-        denied: tells the names that may not join, at the moment it is asked.
+        denied: tells who may not join, at the moment it is asked: names, and `serial:` of certificates.
     """
 
     def __init__(
@@ -357,7 +357,7 @@ class ServerEndpoint(WebsocketsServer, register=False):
         for name in self._denied - denied:
             self.handler.put_out.pop(name, None)
         self._denied = denied
-        for gate in [gate for gate in self.door.open if gate.name in denied]:
+        for gate in [gate for gate in self.door.open if gate.marks & denied]:
             gate.refuse(DENIED)
             self.handler.depart(gate, DENIED, clean=True)
             gate.fail_connection(CloseCode.POLICY_VIOLATION, DENIED)

@@ -132,6 +132,13 @@ def peer_name(ssl_object: ssl.SSLObject | None) -> str | None:
     return names[0] if len(names) == 1 else None
 
 
+def peer_serial(ssl_object: ssl.SSLObject | None) -> str | None:
+    """Tell the serial number of the certificate the other end showed, in hexadecimal digits, or None."""
+    certificate: dict[str, Any] = (ssl_object.getpeercert() if ssl_object else None) or {}
+    serial = certificate.get("serialNumber")
+    return None if serial is None else f"{int(serial, 16):X}"
+
+
 def _load_ca(context: ssl.SSLContext, path: Path) -> None:
     _read_certificate(path)
     try:

@@ -59,6 +59,15 @@ def test_names_are_read_one_a_line(tmp_path: Path) -> None:
     assert trust.denied == frozenset()
 
 
+def test_a_serial_number_is_written_in_any_way(tmp_path: Path) -> None:
+    """A certificate's number counts with colons, in small letters and with leading noughts, as tools print it."""
+    issue(tmp_path)
+    folder = tmp_path / "denylist"
+    folder.mkdir()
+    (folder / DENIED).write_text("serial: 0a:1b:2C  # hospital-a\nSerial:3d\nserial\n")
+    assert make(tmp_path).denied == {"serial:A1B2C", "serial:3D", "serial"}
+
+
 def test_an_unreadable_denylist_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A list that can't be read leaves those denied who are, and says so."""
     issue(tmp_path)

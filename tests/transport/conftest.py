@@ -15,7 +15,7 @@ from services import certificates
 from services.init import identities
 from services.paths import CA_CERTIFICATE, SERVER_CERTIFICATE, SERVER_KEY, client_certificate, client_key
 from services.transport import tls
-from services.transport.client import ClientEndpoint
+from services.transport.client import DIRECT, ClientEndpoint, Route
 from services.transport.server import ServerEndpoint
 
 PATIENCE = 5.0
@@ -50,6 +50,8 @@ class Site:
         ca: Path | None = None,
         anonymous: bool = False,
         timeout: float = PATIENCE,
+        address: str = "wss://localhost:{}",
+        route: Route = DIRECT,
     ) -> ClientEndpoint:
         """Make a client endpoint that dials `server` as `name`, showing the certificate of `identity`."""
         holder = identity or name
@@ -61,7 +63,8 @@ class Site:
             None if anonymous else certificate,
             None if anonymous else key,
         )
-        return ClientEndpoint(f"wss://localhost:{server.port}", name, context, dealable=True, timeout=timeout)
+        uri = address.format(server.port)
+        return ClientEndpoint(uri, name, context, dealable=True, timeout=timeout, route=route)
 
 
 def issue(folder: Path, **begun_days_ago: float) -> Site:

@@ -16,7 +16,7 @@ from declearn.communication.api.backend.actions import Accept, ActionMessage, Pi
 from services.errors import DistrustError, IdentityError, NetworkError, RefusedError, TrainingError
 from services.paths import CA_CERTIFICATE, SERVER_CERTIFICATE, SERVER_KEY, client_certificate, client_key
 from services.transport import gate, tls
-from services.transport.client import ClientEndpoint, ConnectionLostError
+from services.transport.client import ClientEndpoint, ConnectionLostError, Route
 from services.transport.messages import DEALABLE, PROBES
 from services.transport.server import Loss, ServerEndpoint
 from tests.client.hostile import hostile, send_fragments
@@ -179,6 +179,37 @@ def test_a_server_of_another_ca_is_refused(site: Site, other_site: Site) -> None
             with pytest.raises(IdentityError) as caught:
                 await client.start()
             assert caught.value.found.startswith(f"the certificate of wss://localhost:{server.port} is not accepted")
+
+    run(scene())
+
+
+def test_a_server_is_reached_through_something_else(site: Site) -> None:
+    """A client dials one address and asks for another name, in clear and in the certificate; path and headers arrive."""
+
+    async def scene() -> None:
+        async with site.server() as server:
+            asked: list[str | None] = []
+            assert server._ssl is not None
+            server._ssl.sni_callback = lambda _socket, name, _context: asked.append(name)
+            route = Route("server", {"X-Site": "hospital-a"})
+            client = site.client(server, address="wss://127.0.0.1:{}/federation/a", route=route)
+            await client.start()
+            (gate,) = server.handler.registered_clients
+            assert asked == ["server"]
+            assert (gate.path, gate.request_headers["X-Site"]) == ("/federation/a", "hospital-a")
+            assert server.traits("client_0") == {DEALABLE, PROBES}
+            await client.stop()
+
+    run(scene())
+
+
+def test_a_name_that_is_not_the_server_s_is_refused(site: Site) -> None:
+    """Whatever is dialled, the certificate must hold the name that was asked for."""
+
+    async def scene() -> None:
+        async with site.server() as server:
+            with pytest.raises(IdentityError, match="is not accepted"):
+                await site.client(server, route=Route("federation.example.org")).start()
 
     run(scene())
 

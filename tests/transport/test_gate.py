@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import websockets
+from cryptography import x509
 from declearn import messaging
 from declearn.communication.api.backend.actions import Join, Ping, Recv, Send
 from declearn.version import VERSION
@@ -182,6 +183,29 @@ def test_a_denied_identity_is_not_let_in(site: Site) -> None:
             assert "does not let this identity take part" in str(caught.value)
             other = site.client(server, "client_1")
             await other.start()
+            assert server.client_names == {"client_1"}
+            await other.stop()
+
+    run(scene())
+
+
+def test_a_certificate_is_denied_by_its_number(site: Site) -> None:
+    """A serial number on the denylist keeps out, and puts out, whoever shows that certificate, and nobody else."""
+    denied: set[str] = set()
+    certificate = x509.load_pem_x509_certificate(
+        (site.folder / "clients" / client_certificate("client_0")).read_bytes()
+    )
+
+    async def scene() -> None:
+        async with site.server(denied=lambda: denied) as server:
+            client, other = site.client(server), site.client(server, "client_1")
+            await client.start()
+            await other.start()
+            denied.add(f"serial:{certificate.serial_number:X}")
+            server.enforce_denials()
+            await asyncio.wait_for(client.lost(), PATIENCE)
+            with pytest.raises(RefusedError, match="does not let this identity take part"):
+                await client.start()
             assert server.client_names == {"client_1"}
             await other.stop()
 
