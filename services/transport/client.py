@@ -185,15 +185,16 @@ class ClientEndpoint(WebsocketsClient, register=False):
         return ConnectionLostError(f"the connection to {self.server_uri} was lost{detail}")
 
     async def _connect(self, timeout: float) -> None:
+        named: dict[str, Any] = {}
+        if self._context is not None and self._server_name is not None:
+            named["server_hostname"] = self._server_name
         try:
             self._socket = await websockets.connect(
                 self.server_uri,
                 logger=logging.getLogger("fed.client.websockets"),
                 ssl=None if self._context is None else self._context(),
                 extra_headers=self.headers,
-                **(
-                    {} if self._context is None or self._server_name is None else {"server_hostname": self._server_name}
-                ),
+                **named,
                 open_timeout=min(timeout, self._liveness_timeout),
                 ping_interval=self._liveness_timeout / 2,
                 ping_timeout=self._liveness_timeout / 2,

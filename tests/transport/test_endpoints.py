@@ -184,7 +184,7 @@ def test_a_server_of_another_ca_is_refused(site: Site, other_site: Site) -> None
 
 
 def test_a_server_is_reached_through_something_else(site: Site) -> None:
-    """A client dials one address and asks for another name, in clear and in the certificate; path and headers arrive."""
+    """A client dials one address and asks for another name, in clear too; path and headers arrive."""
 
     async def scene() -> None:
         async with site.server() as server:
