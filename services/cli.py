@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from services import __version__, experiment, logs, settings, source
 from services.errors import FedError, StoppedError, UsageError
 from services.experiment import overrides
-from services.paths import CA_CERTIFICATE, SERVER_CERTIFICATE, SERVER_KEY, Paths
+from services.kit import arguments as kit_arguments
+from services.paths import CA_CERTIFICATE, SECAGG, SERVER_CERTIFICATE, SERVER_KEY, Paths
 from services.runs import LATEST
+
+if TYPE_CHECKING:
+    from services.client.main import ClientOptions
 
 DEFAULTS = settings.Settings()
 
@@ -125,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
 
     server = add("server", _server, "Serve one run: wait for N clients, train, write results.")
     server.add_argument("nb_clients", type=_count, nargs="?", metavar="N", help="number of clients (default: CLIENTS)")
+    server.add_argument("--kit", type=Path, help="folder of the server's kit, in place of the next four")
     server.add_argument("--certificate", type=Path, default=Path("certs") / SERVER_CERTIFICATE, help="PEM certificate")
     server.add_argument("--private-key", type=Path, default=Path("certs") / SERVER_KEY, help="PEM private key")
     server.add_argument("--ca-cert", type=Path, help="PEM CA of the clients (default: beside the certificate)")
@@ -141,7 +147,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     client.add_argument("client_name", nargs="?", metavar="NAME", help="identity to claim (default: lowest free)")
     client.add_argument("data_folder", nargs="?", type=Path, metavar="FOLDER", help="folder with NAME/train_data.npy …")
-    client.add_argument("--serv-uri", help=f"address of the server (default: {DEFAULTS.server_uri})")
+    client.add_argument("--kit", type=Path, help="folder of a site's kit, in place of all about who and where")
+    client.add_argument("--serv-uri", help=f"address of the server (default: wss://localhost:{DEFAULTS.port})")
     client.add_argument("--ca-cert", type=Path, default=Path("certs") / CA_CERTIFICATE, help="PEM CA of the server")
     client.add_argument("--identities", type=Path, help="folder of client identities (default: clients/ beside the CA)")
     client.add_argument("--no-client-auth", action="store_true", help="show no certificate")
@@ -155,6 +162,8 @@ def _parser() -> argparse.ArgumentParser:
     client.add_argument("--quiet", dest="verbose", action="store_false", help="show warnings only")
 
     _add_experiments(add, [init, server])
+    kit = add("kit", _kit, "Sites that share nothing but a server's address: make, check and renew what each is given.")
+    kit_arguments.declare(kit, _whole)
     return parser
 
 
@@ -279,9 +288,16 @@ def _certs(options: argparse.Namespace, env: settings.Settings) -> None:
     )
 
 
+def _kit(options: argparse.Namespace, env: settings.Settings) -> None:
+    kit_arguments.run(options, env)
+
+
 def _server(options: argparse.Namespace, env: settings.Settings) -> None:
     from services.server import main as server
 
+    denylist = env.root / env.denylist
+    if options.kit is not None:
+        denylist = _take_up_server(options)
     paths = Paths(env.root, env.data)
     clients = env.clients if options.nb_clients is None else options.nb_clients
     ca = None if options.no_client_auth else options.ca_cert or options.certificate.parent / CA_CERTIFICATE
@@ -296,7 +312,7 @@ def _server(options: argparse.Namespace, env: settings.Settings) -> None:
             key=options.private_key,
             ca=ca,
             test=paths.test,
-            denylist=env.root / env.denylist,
+            denylist=denylist,
             results=paths.results,
             models=env.models,
             liveness_timeout=env.liveness_timeout,
@@ -306,6 +322,18 @@ def _server(options: argparse.Namespace, env: settings.Settings) -> None:
     )
 
 
+def _take_up_server(options: argparse.Namespace) -> Path:
+    """Take identity and experiment from the server's kit; gives the folder of its denylist."""
+    from services.kit import contents
+    from services.kit.main import read_for
+
+    kit: Path = options.kit
+    facts = read_for(kit, "server")
+    options.certificate, options.private_key = kit / facts.certificate, kit / facts.key
+    options.experiment = options.experiment or kit / contents.EXPERIMENT
+    return (kit / contents.DENYLIST).parent
+
+
 def _client(options: argparse.Namespace, env: settings.Settings) -> None:
     from services.client import main as client
     from services.transport.client import Route
@@ -313,22 +341,47 @@ def _client(options: argparse.Namespace, env: settings.Settings) -> None:
     if options.client_name is not None and options.data_folder is None:
         raise UsageError(f"NAME is {options.client_name!r} without FOLDER", "NAME and FOLDER, or neither", "add FOLDER")
     name = options.client_name or env.client_name
-    client.run(
-        client.ClientOptions(
-            server_uri=options.serv_uri or env.server_uri,
-            identities=options.identities or options.ca_cert.parent / "clients",
-            shards=Paths(env.root, env.data).shards,
-            ca=options.ca_cert if options.ca_cert.exists() else None,
-            name=name,
-            own_data=None if options.data_folder is None else options.data_folder / name,
-            timeout=env.connect_timeout,
-            server_grace=env.server_grace,
-            liveness_timeout=env.liveness_timeout,
-            anonymous=options.no_client_auth,
-            max_parameters=env.max_parameters if options.max_parameters is None else options.max_parameters,
-            share_metrics=env.share_metrics and not options.no_share_metrics,
-            route=Route(env.server_name, env.server_headers),
+    what = client.ClientOptions(
+        server_uri=options.serv_uri or env.server_uri or f"wss://localhost:{env.port}",
+        identities=options.identities or options.ca_cert.parent / "clients",
+        shards=Paths(env.root, env.data).shards,
+        ca=options.ca_cert if options.ca_cert.exists() else None,
+        name=name,
+        own_data=None if options.data_folder is None else options.data_folder / name,
+        timeout=env.connect_timeout,
+        server_grace=env.server_grace,
+        liveness_timeout=env.liveness_timeout,
+        anonymous=options.no_client_auth,
+        max_parameters=env.max_parameters if options.max_parameters is None else options.max_parameters,
+        share_metrics=env.share_metrics and not options.no_share_metrics,
+        route=Route(env.server_name, env.server_headers),
+    )
+    client.run(what if options.kit is None else _with_kit(what, options, env))
+
+
+def _with_kit(what: ClientOptions, options: argparse.Namespace, env: settings.Settings) -> ClientOptions:
+    """Take identity, address and terms from a site's kit; what is set in the environment comes first."""
+    from services.kit import contents
+    from services.kit.main import read_for
+    from services.transport.client import Route
+
+    if options.client_name is not None:
+        raise UsageError(
+            f"NAME is {options.client_name!r} beside --kit", "one of them", "drop NAME and FOLDER: set DATA to the data"
         )
+    kit: Path = options.kit
+    facts = read_for(kit, "client")
+    certs = (kit / facts.certificate).parent
+    return dataclasses.replace(
+        what,
+        server_uri=options.serv_uri or env.server_uri or facts.server_uri,
+        identities=certs,
+        ca=certs / CA_CERTIFICATE,
+        name=facts.name,
+        own_data=env.data or kit / contents.SITE_OWN[0],
+        route=Route(env.server_name or facts.server_name, env.server_headers or facts.server_headers),
+        secagg_keys=kit / SECAGG,
+        terms=facts.terms,
     )
 
 

@@ -24,6 +24,8 @@ CA_CERTIFICATE = "ca-cert.pem"
 SERVER_CERTIFICATE = "server-cert.pem"
 SERVER_KEY = "server-pkey.pem"
 MANIFEST = "manifest.json"
+SECAGG = "secagg"
+"""In a site's kit: its keys for secure aggregation, and its peers' public ones."""
 
 
 @dataclass(frozen=True)

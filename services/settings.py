@@ -40,7 +40,7 @@ class Settings:
         host: address the server listens on.
         port: TCP port of the websocket endpoint.
         status_port: TCP port of the status page; 0 turns it off.
-        server_uri: where a client finds the server.
+        server_uri: where a client finds the server, or None for this machine, by its port.
         server_name: name in the server's certificate, where it is not the one that is dialled, or None.
         server_headers: of the websocket's handshake, by name.
         connect_timeout: seconds a client keeps trying to reach the server.
@@ -68,7 +68,7 @@ class Settings:
     host: str = "localhost"
     port: int = 8765
     status_port: int = 8000
-    server_uri: str = "wss://localhost:8765"
+    server_uri: str | None = None
     server_name: str | None = None
     server_headers: Mapping[str, str] = field(default_factory=dict)
     connect_timeout: float = 120.0
@@ -107,7 +107,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         host=_text(env, "HOST") or default.host,
         port=_or(port, default.port),
         status_port=_or(_integer(env, "STATUS_PORT", 0, 65535), default.status_port),
-        server_uri=_text(env, "SERVER_URI") or f"wss://localhost:{_or(port, default.port)}",
+        server_uri=_text(env, "SERVER_URI"),
         server_name=_text(env, "SERVER_NAME"),
         server_headers=read_headers(_text(env, "SERVER_HEADERS") or "", "SERVER_HEADERS"),
         connect_timeout=_or(_integer(env, "CONNECT_TIMEOUT", 1, None), default.connect_timeout),

@@ -15,7 +15,9 @@ from services.client.session import Session
 from services.errors import UsageError
 from services.paths import secagg_key
 from services.readers.folder import load_site
+from services.readers.site import Terms, check, describe
 from services.settings import Settings
+from services.shards import Shard
 from services.signals import until_stopped
 from services.terminal import live
 from services.terminal.picture import ClientPicture
@@ -44,6 +46,7 @@ class ClientOptions:
         share_metrics: tell the server metrics beside the loss.
         route: what is between this client and the server.
         secagg_keys: folder of the keys for secure aggregation, or None for that of the identities.
+        terms: what this client's own data must be, or None where nobody has said.
     """
 
     server_uri: str
@@ -60,6 +63,7 @@ class ClientOptions:
     share_metrics: bool = Settings.share_metrics
     route: Route = DIRECT
     secagg_keys: Path | None = None
+    terms: Terms | None = None
 
 
 def run(options: ClientOptions) -> None:
@@ -82,7 +86,7 @@ def run(options: ClientOptions) -> None:
         if (folder / secagg_key(name)).exists():
             keys = load_keys(folder, name)
     try:
-        own = None if options.own_data is None else load_site(options.own_data)
+        own = None if options.own_data is None else _own(options.own_data, options.terms)
         endpoint = ClientEndpoint(
             options.server_uri,
             name,
@@ -117,3 +121,13 @@ def run(options: ClientOptions) -> None:
     finally:
         if lock is not None:
             lock.close()
+
+
+def _own(folder: Path, terms: Terms | None) -> Shard:
+    """Read a site's own data, and say what they are before anybody else is told anything."""
+    shard = load_site(folder)
+    if terms is not None:
+        check(shard, terms)
+    for line in describe(shard, terms):
+        logger.info("%s: %s", folder, line)
+    return shard

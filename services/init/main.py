@@ -20,6 +20,7 @@ from services.experiment.data import PARAMETERS
 from services.init import dataset, identities, own, secagg_keys, shards
 from services.init.locking import exclusive
 from services.paths import MANIFEST, Paths, write_atomic
+from services.privileges import become
 from services.settings import Settings
 from services.shards import (
     TEST_IMAGES,
@@ -191,9 +192,7 @@ def drop_privileges(uid: int, results: Path) -> None:
             f"a folder that user {uid} may write into",
             "`chmod 1777` it, or set RESULTS in .env to another folder",
         ) from exc
-    os.setgroups([])
-    os.setgid(uid)
-    os.setuid(uid)
+    become(uid, uid)
 
 
 def _is_writable(folder: Path, uid: int) -> bool:
