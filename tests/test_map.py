@@ -67,7 +67,9 @@ def mirror(source: str) -> str:
 
 
 SOURCES = files("services", "*.py")
-TESTS = {name for name in files("tests", "test_*.py") if not name.startswith(("script/", "compose/", "faults/", "lab/"))}
+TESTS = {
+    name for name in files("tests", "test_*.py") if not name.startswith(("script/", "compose/", "faults/", "lab/"))
+}
 
 
 @pytest.mark.parametrize("source", sorted(SOURCES))

@@ -82,6 +82,7 @@ class Run:
         power: rounds that were complete when the power of hospital-c was cut, and when it took part again.
         revoked: rounds that were complete when hospital-b was put out.
         code: how the server ended.
+        users: whom hospital-a's client ran as.
     """
 
     operator: Path
@@ -90,6 +91,7 @@ class Run:
     power: tuple[int, int] = (0, 0)
     revoked: int = 0
     code: int = -1
+    users: list[str] = field(default_factory=list)
 
     def table(self, name: str) -> list[dict[str, str]]:
         """Read one of the run's tables; one that is not there yet has no rows."""
@@ -183,6 +185,8 @@ def run(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     for place in made.sites.values():
         place.compose("up", "--detach", "--no-build")
     made.until(lambda: made.rounds >= 1, "round 1", 180)
+    processes = made.sites["hospital-a"].host.docker("top", "site-client-1", "-eo", "pid,uid,args")
+    made.users = [line.split()[1] for line in processes.splitlines() if "python" in line]
 
     dark = made.sites["hospital-c"].host
     dark.kill()
@@ -223,8 +227,7 @@ def test_nothing_is_shared(run: Run) -> None:
         assert not [path for path in place.kit.rglob("*") for other in others if other in path.name]
         networks.add(place.host.docker("network", "inspect", "--format", "{{.Id}}", "site_default"))
     assert len(networks) == len(SITES)
-    owners = run.sites["hospital-a"].host.docker("top", "site-client-1", "-eo", "pid,uid,args")
-    assert [line.split()[1] for line in owners.splitlines() if "fed client" in line] == [str(USER)]
+    assert run.users == [str(USER)]
 
 
 def test_a_site_without_power_costs_its_own_part_alone(run: Run) -> None:
@@ -249,7 +252,9 @@ def test_no_traceback(run: Run) -> None:
         assert "Traceback" not in place.log()
 
 
-@pytest.mark.parametrize("name", ["certs/hospital-a-cert.pem", ".env", "docker-compose.yml", "manifest.json", "README.md"])
+@pytest.mark.parametrize(
+    "name", ["certs/hospital-a-cert.pem", ".env", "docker-compose.yml", "manifest.json", "README.md"]
+)
 def test_an_altered_kit_is_refused(run: Run, name: str, tmp_path: Path) -> None:
     """A kit in which one byte is another one fails `fed kit verify` with code 4 and one line, in the image as well."""
     kit = tmp_path / "hospital-a"

@@ -38,6 +38,14 @@ def answering(answer: bytes | None) -> Iterator[int]:
             thread.join()
 
 
+@pytest.mark.parametrize(("status", "code"), [("200 OK", 0), ("503 Service Unavailable", 0), ("404 Not Found", 1)])
+def test_a_server_that_waits_is_alive(monkeypatch: pytest.MonkeyPatch, status: str, code: int) -> None:
+    """Asked only whether it is alive, a server that can't progress for now is; something else that listens is not."""
+    with answering(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode()) as port:
+        monkeypatch.setenv("STATUS_PORT", str(port))
+        assert healthcheck.main(["--alive"]) == code
+
+
 @pytest.mark.parametrize(
     ("answer", "code"),
     [
