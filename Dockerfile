@@ -38,9 +38,12 @@ RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /u
     && install -d -o fed -g fed /fed /fed/data /fed/data/raw /fed/data/shards /fed/data/test \
         /fed/certs /fed/certs/clients /fed/results
 
+# Which lock is installed: gpu.txt has TensorFlow's build for NVIDIA's GPUs (deploy/gpu.yml).
+ARG REQUIREMENTS=runtime.txt
 # Installed here and not copied from a stage: a copy would write 1.2 GB a second time.
 RUN --mount=type=bind,from=tools,source=/,target=/tools \
     --mount=type=bind,source=requirements/runtime.txt,target=/build/runtime.txt \
+    --mount=type=bind,source=requirements/gpu.txt,target=/build/gpu.txt \
     --mount=type=bind,source=script/image,target=/build/image \
     --mount=type=secret,id=ca \
     --mount=type=secret,id=index \

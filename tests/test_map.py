@@ -66,10 +66,11 @@ def mirror(source: str) -> str:
     return (Path(source).parent / f"test_{Path(source).name}").as_posix()
 
 
+OTHER = ("script/", "compose/", "deploy/", "faults/", "lab/")
+"""Rooms of tests that mirror no source files: they test what stands beside services/, or whole runs."""
+
 SOURCES = files("services", "*.py")
-TESTS = {
-    name for name in files("tests", "test_*.py") if not name.startswith(("script/", "compose/", "faults/", "lab/"))
-}
+TESTS = {name for name in files("tests", "test_*.py") if not name.startswith(OTHER)}
 
 
 @pytest.mark.parametrize("source", sorted(SOURCES))

@@ -214,7 +214,7 @@ class Lab:
 
     name: str = "fedlab"
     count: int = 3
-    root: Path = field(default_factory=lambda: home())
+    root: Path = field(default_factory=lambda: home())  # noqa: PLW0108 - it stands below
 
     @property
     def bridge(self) -> str:
@@ -268,7 +268,7 @@ class Lab:
 
 
 def home() -> Path:
-    """Tell where engines keep what they hold: beside what this machine's engine does, or links would not be possible."""
+    """Tell where engines keep what they hold: where this machine's engine does, or links would not be possible."""
     return Path(run("docker", "info", "--format", "{{.DockerRootDir}}")) / "fed-lab"
 
 
@@ -371,7 +371,9 @@ def main(words: Sequence[str]) -> int:
         if words and words[0].isdecimal():
             host = Host(lab.name, int(words[0]), lab.root / f"{lab.name}{words[0]}")
             environment = os.environ | {"DOCKER_HOST": f"unix://{host.socket}"}
-            os.execvpe("nsenter", host.inside("docker", *words[1:]), environment)
+            os.execvpe(  # noqa: S606 - no shell is wanted
+                "nsenter", host.inside("docker", *words[1:]), environment
+            )
     except LabError as exc:
         print(f"lab: {exc}", file=sys.stderr)  # noqa: T201
         return 13
