@@ -42,6 +42,7 @@ BESIDE = {
     "test_docs.py": "the pages in docs/",
     "test_fuzz.py": "all that reads messages of peers, by tests/fuzz.py",
     "test_imports.py": "the rule of imports",
+    "test_interoperation.py": "server and client, each with declearn's own at the other end",
     "test_map.py": "this",
     "test_registry.py": "services/experiment against declearn's registries",
     "terminal/test_roles.py": "the views of init, server and client, beside one another",

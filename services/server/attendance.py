@@ -232,8 +232,8 @@ class Attendance:
     async def _set_up(self, name: str) -> None:
         """Give a newcomer the model, its optimizer and, where it is known, the state it had."""
         member = self.membership.members[name]
-        if (self.plan.deterministic or self._privacy is not None) and not self._netwk.traits(name):
-            kind = "deterministic run" if self.plan.deterministic else "run with DP-SGD"
+        kind = self._beyond_stock()
+        if kind is not None and not self._netwk.traits(name):
             self._refuse(member, Loss("error", f"a {kind} takes no stock declearn client"))
             return
         answers = await self._ask_for_images(member)
@@ -251,6 +251,14 @@ class Attendance:
         else:
             member.ready = True
         self.changed.set()
+
+    def _beyond_stock(self) -> str | None:
+        """Name what of the plan a stock declearn client can't do; the messages for it would end that client."""
+        if self.plan.deterministic:
+            return "deterministic run"
+        if self._privacy is not None:
+            return "run with DP-SGD"
+        return None if self.plan.fairness.algorithm is None else "run with fairness"
 
     async def _ask_for_images(self, member: Member) -> Answers:
         """Ask a site with its own data how many images it trains on, by which its steps are bounded from now on.

@@ -83,11 +83,11 @@ class Exchange:
         return received
 
     def write_off(self) -> None:
-        """Let late answers be discarded when they come."""
-        for name in self.owing:
-            mailbox = self._netwk.handler.mailboxes.get(name)
-            if mailbox is not None and mailbox.gone is None:
-                mailbox.owed += 1
+        """Discard the answers that nobody reads any more: those that have come, and late ones when they come."""
+        hub = self._netwk.handler
+        for name in self.owing & hub.mailboxes.keys():
+            if hub.check_message(name) is None:
+                hub.mailboxes[name].owed += 1
 
 
 class GroupFairness:

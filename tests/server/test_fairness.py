@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from declearn.messaging import Message
 
+from services.client.fairness import Relay
 from services.errors import TrainingError
 from services.init import folders
 from services.paths import Paths
@@ -171,3 +173,31 @@ def test_sites_tell_the_groups_of_their_own_images(small: Paths) -> None:
     )
     accuracies = [name for name in measures(federation)["2"] if name.startswith("fairness.accuracy.")]
     assert accuracies == [f"fairness.accuracy.{label}.{group}" for label in (0, 1) for group in (0, 1)]
+
+
+def test_who_has_answered_is_asked_anew_when_another_goes(small: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that is lost amid a set-up costs nobody else its place, whose answer had come already."""
+    limits = {"join_grace": 0.2, "rejoin_grace": 0.0, "quorum_timeout": 5}
+    federation = Federation(small, plan(fairness=ALGORITHMS["monitor"], federation=limits))
+    send = Relay.send_message
+
+    async def scene() -> None:
+        async with federation.server() as (state, server):
+            loop = asyncio.get_running_loop()
+            lost, other = federation.client(0), federation.client(1)
+
+            async def send_or_go(relay: Relay, message: Message) -> None:
+                if relay._netwk.name == "client_0":
+                    while state.endpoint.handler.mailboxes["client_1"].incoming is None:
+                        await asyncio.sleep(0.01)
+                    loop.call_soon_threadsafe(lost.cancel)
+                else:
+                    await send(relay, message)
+
+            monkeypatch.setattr(Relay, "send_message", send_or_go)
+            await server
+            await asyncio.gather(lost, other, return_exceptions=True)
+
+    run(scene())
+    assert federation.summary["status"] == "completed"
+    assert [row["clients"] for row in federation.table("history.csv")] == ["1", "1"]

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import pytest
 from declearn import messaging
+from declearn.communication.websockets import WebsocketsClient
 from declearn.messaging import Message
 from declearn.metrics import MeanMetric
 from declearn.optimizer.modules import ScaffoldAuxVar
@@ -24,7 +25,7 @@ from declearn.secagg.messaging import SecaggTrainReply
 from services import shards
 from services.errors import ConflictError, DataError, DistrustError, QuorumError, RefusedError, TrainingError
 from services.init import folders
-from services.paths import Paths
+from services.paths import CA_CERTIFICATE, Paths, client_certificate, client_key
 from services.report import main as report
 from services.server.attendance import derived_seed
 from services.server.main import open_folder
@@ -804,3 +805,38 @@ def test_a_run_without_its_report_is_the_run_that_it_was(
     (line,) = [line for line in caplog.messages if line.startswith("there is no report: ")]
     assert re.fullmatch(f"there is no report: {reason}", line)
     assert not (small.results / "latest" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({"deterministic": True}, "deterministic run"),
+        ({"privacy": {"epsilon": 50.0, "max_grad_norm": 1.0}}, "run with DP-SGD"),
+        ({"fairness": {"algorithm": "monitor", "groups": "class"}}, "run with fairness"),
+    ],
+    ids=["deterministic", "privacy", "fairness"],
+)
+def test_a_stock_client_takes_no_part_in_what_it_lacks(small: Paths, changes: dict[str, Any], kind: str) -> None:
+    """What stock declearn clients do not know leaves them out, with the reason, and the run goes on with the others."""
+    federation = Federation(small, plan(rounds=1, **changes))
+
+    async def scene() -> None:
+        async with federation.server() as (state, server):
+            stock = WebsocketsClient(
+                f"wss://localhost:{state.endpoint.port}", "client_1", str(small.certs / CA_CERTIFICATE)
+            )
+            assert stock._ssl is not None
+            stock._ssl.load_cert_chain(
+                small.client_certs / client_certificate("client_1"), small.client_certs / client_key("client_1")
+            )
+            other = federation.client(0)
+            async with stock:
+                assert await stock.register()
+                await server
+            await other
+
+    run(scene())
+    assert federation.summary["status"] == "completed"
+    assert [row["client"] for row in federation.table("clients.csv")] == ["client_0"]
+    (refused,) = [row for row in federation.table("events.csv") if row["event"] == "refused"]
+    assert (refused["client"], refused["detail"]) == ("client_1", f"a {kind} takes no stock declearn client")
