@@ -26,6 +26,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(1200)]
 
 STACK = "fedtest"
 CLIENTS = 6
+ROUNDS = 80
 
 
 @dataclass
@@ -88,8 +89,11 @@ class Swarm:
         return [(name, nodes[task], state) for name, task, state in rows]
 
     def running(self, service: str) -> dict[str, str]:
-        """Tell node by task, of the tasks of a service that run."""
-        return {name: node for name, node, state in self.tasks(service) if state.startswith("Running")}
+        """Tell node by task, of the newest tasks of a service, where they run."""
+        newest: dict[str, tuple[str, str]] = {}
+        for name, node, state in self.tasks(service):
+            newest.setdefault(name, (node, state))
+        return {name: node for name, (node, state) in newest.items() if state.startswith("Running")}
 
     def node(self, host: Host) -> str:
         """Tell the swarm's name for a host."""
@@ -117,6 +121,14 @@ class Swarm:
         rows = self.table("clients.csv")
         return {int(row["round"]) for row in rows if row["client"] == client and row["state"] == "trained"}
 
+    def elsewhere(self, node: str) -> set[str]:
+        """Tell which clients' tasks run on other nodes than this one."""
+        return {task for task, where in self.running("client").items() if where != node}
+
+    def is_back(self, client: str) -> bool:
+        """Tell whether a client has trained since its node was lost; in the round after it may have finished before."""
+        return bool(self.trained(client) - set(range(self.lost + 2)))
+
     def until(self, condition: Callable[[], bool], what: str, seconds: float = 180) -> None:
         """Wait until `condition` holds."""
         end = time.monotonic() + deadline(seconds)
@@ -129,11 +141,13 @@ class Swarm:
 
 def has_ipsec() -> bool:
     """Tell whether this machine's kernel encrypts an overlay."""
-    state = "src 192.0.2.1 dst 192.0.2.2 proto esp spi 0x201 mode transport".split()
+    state = ["src", "192.0.2.1", "dst", "192.0.2.2", "proto", "esp", "spi", "0x201"]
     keys = ["aead", "rfc4106(gcm(aes))", "0x" + "0" * 40, "128"]
-    made = subprocess.run(["ip", "xfrm", "state", "add", *state, *keys], capture_output=True, check=False)
+    made = subprocess.run(
+        ["ip", "xfrm", "state", "add", *state, "mode", "transport", *keys], capture_output=True, check=False
+    )
     if made.returncode == 0:
-        subprocess.run(["ip", "xfrm", "state", "delete", *state[:8]], capture_output=True, check=False)
+        subprocess.run(["ip", "xfrm", "state", "delete", *state], capture_output=True, check=False)
     return made.returncode == 0
 
 
@@ -149,7 +163,7 @@ def swarm(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarm]
     for path in (folder, *folder.parents[:2]):
         path.chmod(0o755)
     shutil.copytree(RAW, folder / "raw")
-    (folder / "experiment.yml").write_text(yaml.safe_dump(plan(40, steps=30, rejoin_grace=300)), encoding="utf-8")
+    (folder / "experiment.yml").write_text(yaml.safe_dump(plan(ROUNDS, steps=30, rejoin_grace=300)), encoding="utf-8")
     run = Swarm(lab.hosts[:3], folder)
     run.manager.docker("swarm", "init", "--advertise-addr", run.manager.address)
     token = run.manager.docker("swarm", "join-token", "--quiet", "worker")
@@ -166,14 +180,14 @@ def swarm(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarm]
 
         dark = run.hosts[2]
         node = run.node(dark)
-        on_it = [task for task, where in run.running("client").items() if where == node]
+        on_it = {task for task, where in run.running("client").items() if where == node}
         run.lost = run.rounds
         dark.kill()
-        run.until(lambda: not set(on_it) - {t for t, n in run.running("client").items() if n != node}, "tasks to move")
+        run.until(lambda: on_it <= run.elsewhere(node), "tasks to move")
         run.moved = {task: run.running("client")[task] for task in on_it}
         for task in on_it:
             name = client_of(task)
-            run.until(lambda name=name: bool(run.trained(name) - set(range(run.lost + 2))), f"{name} again")  # type: ignore[misc]
+            run.until(lambda name=name: run.is_back(name), f"{name} to train again")  # type: ignore[misc]
         run.output, _ = up.communicate(timeout=deadline(300))
         run.code = up.returncode
         dark.start()
@@ -191,9 +205,9 @@ def swarm(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarm]
 
 
 def test_six_clients_on_three_nodes_complete_a_run(swarm: Swarm) -> None:
-    """`script/swarm-up` deploys, follows and ends with 0; tasks were spread evenly, and their slots are who they are."""
+    """`script/swarm-up` deploys, follows and ends with 0; tasks are spread evenly, and their slots are who they are."""
     assert swarm.code == 0, swarm.output[-3000:]
-    assert (swarm.summary["status"], swarm.summary["rounds"]) == ("completed", 40)
+    assert (swarm.summary["status"], swarm.summary["rounds"]) == ("completed", ROUNDS)
     spread = list(swarm.at_first.values())
     assert sorted(spread.count(node) for node in set(spread)) == [2, 2, 2]
     first = [row["client"] for row in swarm.table("clients.csv") if row["round"] == "1"]
@@ -215,15 +229,15 @@ def test_a_client_that_is_scaled_in_takes_part(swarm: Swarm) -> None:
 
 
 def test_a_lost_node_costs_its_own_part_alone(swarm: Swarm) -> None:
-    """A node that dies in a round costs the rounds until its tasks run elsewhere, under their own names; no other's."""
+    """A node that dies in a round costs the rounds until its tasks run elsewhere, under their own names."""
     assert len(swarm.moved) >= 2
     for task in swarm.moved:
         trained = swarm.trained(client_of(task))
         assert set(range(swarm.lost + 1, max(trained))) - trained
-        assert max(trained) == 40
+        assert max(trained) == ROUNDS
     others = {f"client_{slot}" for slot in range(1, CLIENTS + 1)} - {client_of(task) for task in swarm.moved}
     for client in others:
-        assert swarm.trained(client) == set(range(1, 41))
+        assert swarm.trained(client) == set(range(1, ROUNDS + 1))
 
 
 def test_a_second_run_begins_when_it_is_asked_for(swarm: Swarm) -> None:
