@@ -152,7 +152,7 @@ class Federation:
                 "the folder that `fed kit init` made",
                 "run `fed kit init` first, or name the folder by --folder",
             ) from exc
-        except (AttributeError, KeyError, TypeError, ValueError) as exc:
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as exc:
             raise IdentityError(f"{path} can't be parsed", "what `fed kit` wrote", "restore it from a backup") from exc
         ca = certificates.read_certificate(folder / "ca" / CA_CERTIFICATE)
         if ca is None:
@@ -185,7 +185,7 @@ class Federation:
                 "the key, which is kept on the machine of `fed kit init` alone",
                 "do this there",
             ) from exc
-        except (TypeError, ValueError) as exc:
+        except certificates.MALFORMED as exc:
             raise IdentityError(
                 f"the CA's key {path} does not open", "the passphrase that was given to `fed kit init`", "try again"
             ) from exc
@@ -265,15 +265,21 @@ class Federation:
 def _parse(content: Any) -> Ledger:
     """Build a ledger from JSON; anything amiss surfaces as ValueError, TypeError, KeyError or AttributeError."""
 
+    def moment(text: str) -> datetime:
+        read = datetime.fromisoformat(text)
+        if read.tzinfo is None:
+            raise ValueError(text)
+        return read
+
     def certificates_() -> Iterator[Certificate]:
         for one in content["issued"]:
             revoked = one["revoked"]
             yield Certificate(
                 str(one["name"]),
                 str(one["serial"]),
-                datetime.fromisoformat(one["issued"]),
-                datetime.fromisoformat(one["expires"]),
-                None if revoked is None else datetime.fromisoformat(revoked),
+                moment(one["issued"]),
+                moment(one["expires"]),
+                None if revoked is None else moment(revoked),
             )
 
     return Ledger(
