@@ -43,11 +43,14 @@ def test_every_service_has_what_it_needs_and_no_more(role: str) -> None:
         assert service["pull_policy"] == "never"
         assert not {"privileged", "network_mode", "pid", "ipc", "devices", "build"} & set(service) or name == "init"
         written = {mount["target"] for mount in service["volumes"] if not mount.get("read_only")}
-        assert written == {
-            "client": set(),
-            "server": {"/fed/results"},
-            "init": {"/fed/data/shards", "/fed/data/test", "/fed/results"},
-        }[name]
+        assert (
+            written
+            == {
+                "client": set(),
+                "server": {"/fed/results"},
+                "init": {"/fed/data/shards", "/fed/data/test", "/fed/results"},
+            }[name]
+        )
     assert services.get("init", {"network_mode": "none"})["network_mode"] == "none"
 
 

@@ -126,7 +126,11 @@ def test_a_damaged_ledger_is_one_line(operator: Operator, content: bytes | str) 
 
 def test_a_folder_without_a_federation_is_one_line(tmp_path: Path) -> None:
     """Where nothing is, that is said, and nothing is made there."""
-    for call in (main.listed, lambda folder: main.site(folder, "west", None), lambda folder: main.revoke(folder, ["x"])):
+    for call in (
+        main.listed,
+        lambda folder: main.site(folder, "west", None),
+        lambda folder: main.revoke(folder, ["x"]),
+    ):
         with pytest.raises(IdentityError) as caught:
             call(tmp_path / "none")
         assert str(caught.value).startswith(f"{tmp_path / 'none'} holds no federation ({LEDGER}: No such file")

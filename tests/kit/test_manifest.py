@@ -428,9 +428,7 @@ def test_an_identity_that_does_not_fit_is_found_though_it_is_signed(operator: Op
     kit, now = operator.kit("north"), datetime.now(UTC).replace(microsecond=0)
     authority = operator.federation.unlock(PHRASE.encode())
     foreign = certificates.new_authority(now, 10)
-    issued = (foreign if which == "ca" else authority).issue(
-        "other" if which == "name" else "north", now=now, days=9
-    )
+    issued = (foreign if which == "ca" else authority).issue("other" if which == "name" else "north", now=now, days=9)
     other = authority.issue("north", now=now, days=9)
     facts = manifest.Facts(**{
         **vars(read_kit(kit)),
