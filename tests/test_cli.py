@@ -145,7 +145,8 @@ def test_the_module_is_the_command() -> None:
             ["serve"],
             (
                 "fed: error: argument COMMAND: invalid choice: 'serve' (choose from 'init', 'data', 'certs', 'server',"
-                " 'client', 'demo', 'check', 'sweep', 'status', 'compare', 'report', 'predict', 'kit'); see `fed --help`"
+                " 'client', 'demo', 'check', 'sweep', 'status', 'compare', 'report', 'predict', 'kit');"
+                " see `fed --help`"
             ),
         ),
         (["check", "--fast"], "fed: error: unrecognized arguments: --fast; see `fed --help`"),

@@ -38,7 +38,7 @@ def test_root_becomes_the_owner(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     """As root, a process goes on as the owner of the path, with its group."""
     found = os.stat_result((0o40755, 1, 1, 1, 1234, 5678, 0, 0, 0, 0))
     recorder = Recorder(monkeypatch, 0)
-    monkeypatch.setattr(Path, "stat", lambda path: found)
+    monkeypatch.setattr(Path, "stat", lambda _: found)
     privileges.become_owner(tmp_path)
     assert recorder.calls == [("setgroups", []), ("setgid", 5678), ("setuid", 1234)]
 
@@ -53,7 +53,7 @@ def test_anybody_else_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 def test_root_stays_where_the_path_is_roots(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What belongs to root is read as root."""
     recorder = Recorder(monkeypatch, 0)
-    monkeypatch.setattr(Path, "stat", lambda path: os.stat_result((0o40755, 1, 1, 1, 0, 0, 0, 0, 0, 0)))
+    monkeypatch.setattr(Path, "stat", lambda _: os.stat_result((0o40755, 1, 1, 1, 0, 0, 0, 0, 0, 0)))
     privileges.become_owner(tmp_path)
     assert recorder.calls == []
 

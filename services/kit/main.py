@@ -213,7 +213,7 @@ def secagg(kit: Path) -> list[str]:
         try:
             key = load_pem_public_key(path.read_bytes())
             if not isinstance(key, Ed25519PublicKey):
-                raise ValueError(path)
+                raise TypeError(path)
         except (OSError, *certificates.MALFORMED) as exc:
             raise DataError(
                 f"{path} is no public key", "what `fed kit secagg` made at another site", "ask that site for it again"

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from services import certificates
 from services.errors import IdentityError
@@ -99,14 +101,17 @@ def test_one_altered_byte_inside_the_archive_is_found(operator: Operator, tmp_pa
     """Where tar is altered and packed anew, nothing but harmless words of its own heads may differ."""
     plain = gzip.decompress(operator.archive("north").read_bytes())
     path = tmp_path / "north.tar.gz"
+    said: list[str] = []
     for changed in flips(plain, 7):
         path.write_bytes(manifest._gzipped(changed))
         try:
             verify(path)
         except IdentityError as exc:
-            assert "\n" not in str(exc)
+            said.append(str(exc))
         else:
             assert unpacked(changed) == unpacked(plain)
+    assert len(said) > 1000
+    assert not any("\n" in line for line in said)
 
 
 @pytest.mark.parametrize("name", sorted({*SIGNED, MANIFEST, SIGNATURE}))
@@ -229,7 +234,7 @@ def entry(name: str, content: bytes = b"", **kwargs: Any) -> tuple[tarfile.TarIn
 def test_an_archive_has_one_form(operator: Operator) -> None:
     """The helper above changes nothing by itself; the same archive that another program has compressed is refused."""
     path = operator.archive("north")
-    rewritten(path, lambda entries: None)
+    rewritten(path, list)
     assert verify(path)[0].name == "north"
     plain = gzip.decompress(path.read_bytes())
     for level in (0, 1, 9):
@@ -459,7 +464,7 @@ def test_a_signed_manifest_of_another_form_is_said_to_be_one(operator: Operator)
     kit = operator.kit("north")
     authority = operator.federation.unlock(PHRASE.encode())
     for content in (b"{}", b"[]", b"null", b"{", b'{"role": 1}', b"[" * 100_000):
-        signature = authority.key.sign(content, manifest.ec.ECDSA(manifest.hashes.SHA256()))
+        signature = authority.key.sign(content, ec.ECDSA(hashes.SHA256()))
         (kit / MANIFEST).write_bytes(content)
         (kit / SIGNATURE).write_bytes(signature.hex().encode() + b"\n")
         assert f"{MANIFEST} is signed, and of another form" in refused(kit)

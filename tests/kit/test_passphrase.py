@@ -19,7 +19,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch, *answers: str | BaseException) -> 
     """Stand for somebody at a terminal who types these."""
     typed: Iterator[str | BaseException] = iter(answers)
 
-    def ask(prompt: str) -> str:
+    def ask(_: str) -> str:
         answer = next(typed)
         if isinstance(answer, BaseException):
             raise answer
