@@ -13,7 +13,7 @@ from services import cli
 from services.kit import arguments, main
 from services.kit.manifest import fingerprint
 from tests.kit.conftest import PHRASE, Operator
-from tests.support import logging_kept
+from tests.support import REPOSITORY, logging_kept
 
 COMMANDS = ("init", "site", "renew", "revoke", "list", "verify", "check", "secagg")
 
@@ -56,6 +56,16 @@ def test_help_lists_every_subcommand(capfd: pytest.CaptureFixture[str]) -> None:
     found = re.findall(r"^    (\w+) +(Operator|Site): ", capfd.readouterr().out, re.MULTILINE)
     assert tuple(name for name, _ in found) == COMMANDS
     assert [role for _, role in found] == ["Operator"] * 5 + ["Site"] * 3
+
+
+def test_every_subcommand_is_documented() -> None:
+    """The page on sites names each subcommand, and each flag in it is one; no page names one that is not there."""
+    pages = {path.name: path.read_text(encoding="utf-8") for path in (REPOSITORY / "docs").glob("*.md")}
+    assert set(re.findall(r"fed kit (\w+)", "".join(pages.values()))) == set(COMMANDS)
+    assert set(re.findall(r"fed kit (\w+)", pages["sites.md"])) == set(COMMANDS)
+    declared = set(re.findall(r'"(--[a-z-]+)"', Path(arguments.__file__).read_text(encoding="utf-8")))
+    others = {"--data-only", "--kit", "--force-recreate", "--rm", "--user"}
+    assert set(re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", pages["sites.md"])) - others == declared - {"--folder"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

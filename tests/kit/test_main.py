@@ -129,7 +129,7 @@ def test_a_host_that_is_none_is_one_line(tmp_path: Path) -> None:
     """Further names, and the name that is asked for, are looked at too."""
     operator = Operator(tmp_path / "other")
     for wrong in ({"hosts": ("a b",)}, {"server_name": "https://x"}):
-        with pytest.raises(UsageError, match="^host is "):
+        with pytest.raises(UsageError, match=r"^host is "):
             operator.init("fl.example.org", **wrong)
     assert not operator.folder.exists()
 
