@@ -14,7 +14,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -196,8 +196,21 @@ class Federation:
     def issue(
         self, name: str, authority: certificates.Authority, now: datetime, hosts: Sequence[str] = ()
     ) -> certificates.Issued:
-        """Issue a certificate and note it, before anybody has it: what the ledger does not know can't be revoked."""
-        issued = authority.issue(name, hosts, now=now, days=self.ledger.days)
+        """Issue a certificate and note it, before anybody has it: what the ledger does not know can't be revoked.
+
+        Raises:
+            IdentityError: the CA has expired.
+            StorageError: the ledger can't be written.
+        """
+        ends = self.ca.not_valid_after_utc
+        if ends <= now:
+            raise IdentityError(
+                f"the CA expired on {ends:%Y-%m-%d}",
+                "one that is valid",
+                "make a new federation with `fed kit init`, and give each site a new kit",
+            )
+        left = (ends - now) / timedelta(days=1)  # nothing that a CA signs counts for longer than it
+        issued = authority.issue(name, hosts, now=now, days=min(self.ledger.days, left))
         expires = issued.certificate.not_valid_after_utc
         noted = Certificate(name, f"{issued.certificate.serial_number:X}", now, expires)
         self.ledger = dataclasses.replace(self.ledger, issued=(*self.ledger.issued, noted))

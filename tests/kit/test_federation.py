@@ -245,3 +245,21 @@ def test_revoking_ends_what_counted(operator: Operator) -> None:
     assert [one["revoked"] for one in json.loads((operator.folder / LEDGER).read_text())["issued"]] == [
         None, NOW.isoformat(), None, NOW.isoformat()
     ]  # fmt: skip
+
+
+def test_no_certificate_outlives_its_ca(operator: Operator) -> None:
+    """Near the CA's end certificates end with it, and after it none is issued."""
+    made = operator.federation
+    authority = made.unlock(PHRASE.encode())
+    ends = made.ca.not_valid_after_utc
+    late = made.issue("north", authority, ends - timedelta(days=10))
+    assert late.certificate.not_valid_after_utc == ends
+    assert made.issue("north", authority, NOW).certificate.not_valid_after_utc == NOW + timedelta(days=365)
+    noted = made.ledger
+    with pytest.raises(IdentityError) as caught:
+        made.issue("north", authority, ends)
+    assert str(caught.value) == (
+        f"the CA expired on {ends:%Y-%m-%d}; wanted one that is valid;"
+        " make a new federation with `fed kit init`, and give each site a new kit"
+    )
+    assert made.ledger == noted
