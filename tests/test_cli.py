@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import services.client.main
@@ -745,3 +746,23 @@ def test_a_name_beside_a_kit_is_a_mistake(client: Recorder, kits: Operator, capf
     assert cli.main(["client", "north", "data", "--kit", str(kits.kit("north"))]) == 2
     assert "NAME is 'north' beside --kit; wanted one of them;" in capfd.readouterr().err
     assert client.args == ()
+
+
+def test_data_that_do_not_fit_end_before_anybody_is_dialled(
+    kits: Operator, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A client whose data are not the federation's says so at once, with code 3, and opens no connection."""
+
+    def dial(*_: Any, **__: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(services.client.main, "ClientEndpoint", dial)
+    folder = kits.kit("north") / "data"
+    np.save(folder / "train_data.npy", np.zeros((20, 32, 32), np.float32))
+    np.save(folder / "train_target.npy", np.arange(20) % 10)
+    assert cli.main(["client", "--kit", str(kits.kit("north"))]) == 3
+    line = capfd.readouterr().err.splitlines()[-1]
+    assert line.endswith(
+        "error: this site's examples have shape (32, 32); wanted (28, 28), as the federation trains on;"
+        " write the site's data in that shape"
+    )
