@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import services.client.main
@@ -31,10 +32,13 @@ from services.experiment import Plan
 from services.paths import Paths
 from services.server.main import ServerOptions
 from services.settings import Settings
+from services.transport.client import Route
+from tests.kit.conftest import Operator
 from tests.support import REPOSITORY, logging_kept
 
 COMMANDS = (
     "init", "data", "certs", "server", "client", "demo", "check", "sweep", "status", "compare", "report", "predict",
+    "kit",
 )  # fmt: skip
 
 
@@ -142,7 +146,8 @@ def test_the_module_is_the_command() -> None:
             ["serve"],
             (
                 "fed: error: argument COMMAND: invalid choice: 'serve' (choose from 'init', 'data', 'certs', 'server',"
-                " 'client', 'demo', 'check', 'sweep', 'status', 'compare', 'report', 'predict'); see `fed --help`"
+                " 'client', 'demo', 'check', 'sweep', 'status', 'compare', 'report', 'predict', 'kit');"
+                " see `fed --help`"
             ),
         ),
         (["check", "--fast"], "fed: error: unrecognized arguments: --fast; see `fed --help`"),
@@ -662,3 +667,102 @@ def test_predict_says_what_it_does_to_an_image(capfd: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit):
         cli.main(["predict", "--help"])
     assert "an image with a light border is inverted" in " ".join(capfd.readouterr().out.split())
+
+
+# -- kits -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kits(tmp_path: Path) -> Operator:
+    """A federation with a site, as an operator makes it."""
+    operator = Operator(tmp_path / "operator")
+    operator.init("fl.example.org:443", server_name="inner.example.org", headers={"X-Route": "fed"})
+    operator.site("north")
+    return operator
+
+
+def test_a_client_takes_all_from_its_kit(client: Recorder, kits: Operator) -> None:
+    """Name, identity, address, route, terms and the folder of data are the kit's."""
+    kit = kits.kit("north")
+    assert cli.main(["client", "--kit", str(kit)]) == 0
+    (options,) = client.args
+    assert isinstance(options, ClientOptions)
+    assert (options.name, options.server_uri) == ("north", "wss://fl.example.org:443")
+    assert (options.identities, options.ca) == (kit / "certs", kit / "certs" / "ca-cert.pem")
+    assert (options.own_data, options.secagg_keys) == (kit / "data", kit / "secagg")
+    assert options.route == Route("inner.example.org", {"X-Route": "fed"})
+    assert options.terms == kits.federation.ledger.terms
+    assert options.terms is not None
+    assert options.terms.shape == (28, 28)
+
+
+def test_what_a_site_sets_wins_over_its_kit(client: Recorder, kits: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Address, route and folder of data may be set by the site, which knows what is between it and the server."""
+    environment = {"SERVER_URI": "wss://a:1", "SERVER_NAME": "b", "SERVER_HEADERS": "X-C: d", "DATA": "/srv/data"}
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    assert cli.main(["client", "--kit", str(kits.kit("north"))]) == 0
+    options = client.args[0]
+    assert (options.server_uri, options.route) == ("wss://a:1", Route("b", {"X-C": "d"}))
+    assert (options.own_data, options.name) == (Path("/srv/data"), "north")
+    assert cli.main(["client", "--kit", str(kits.kit("north")), "--serv-uri", "wss://e:2"]) == 0
+    assert client.args[0].server_uri == "wss://e:2"
+
+
+def test_a_server_takes_identity_plan_and_denylist_from_its_kit(server: Recorder, kits: Operator) -> None:
+    """The server's kit holds its certificate, key and CA, its experiment and its denylist."""
+    (kits.server / "experiment.yml").write_text("rounds: 9\n")
+    assert cli.main(["server", "2", "--kit", str(kits.server)]) == 0
+    plan, options = server.args
+    assert isinstance(options, ServerOptions)
+    assert plan.rounds == 9
+    certs = kits.server / "certs"
+    assert (options.certificate, options.key) == (certs / "server-cert.pem", certs / "server-pkey.pem")
+    assert (options.ca, options.denylist) == (certs / "ca-cert.pem", kits.server / "denylist")
+    assert cli.main(["server", "2", "--kit", str(kits.server), "--experiment", "experiment.yml"]) == 0
+    assert server.args[0].rounds == 2
+
+
+def test_a_kit_that_is_none_or_anothers_ends_with_code_4(
+    server: Recorder, client: Recorder, kits: Operator, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The wrong role, no kit, and an altered one are one line each, and nobody is called."""
+    altered = kits.kit("north") / "certs" / "north-cert.pem"
+    altered.write_bytes(altered.read_bytes()[:-1])
+    for words in (
+        ("client", "--kit", str(kits.server)),
+        ("server", "1", "--kit", str(kits.kit("north"))),
+        ("client", "--kit", str(kits.kit("north"))),
+        ("client", "--kit", str(kits.archive("north"))),
+    ):
+        assert cli.main(words) == 4
+        out, err = capfd.readouterr()
+        assert (out, err.count("\n")) == ("", 1)
+    assert client.args == server.args == ()
+
+
+def test_a_name_beside_a_kit_is_a_mistake(client: Recorder, kits: Operator, capfd: pytest.CaptureFixture[str]) -> None:
+    """Who a client is stands in its kit."""
+    assert cli.main(["client", "north", "data", "--kit", str(kits.kit("north"))]) == 2
+    assert "NAME is 'north' beside --kit; wanted one of them;" in capfd.readouterr().err
+    assert client.args == ()
+
+
+def test_data_that_do_not_fit_end_before_anybody_is_dialled(
+    kits: Operator, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A client whose data are not the federation's says so at once, with code 3, and opens no connection."""
+
+    def dial(*_: Any, **__: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(services.client.main, "ClientEndpoint", dial)
+    folder = kits.kit("north") / "data"
+    np.save(folder / "train_data.npy", np.zeros((20, 32, 32), np.float32))
+    np.save(folder / "train_target.npy", np.arange(20) % 10)
+    assert cli.main(["client", "--kit", str(kits.kit("north"))]) == 3
+    line = capfd.readouterr().err.splitlines()[-1]
+    assert line.endswith(
+        "error: this site's examples have shape (32, 32); wanted (28, 28), as the federation trains on;"
+        " write the site's data in that shape"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from importlib import resources
@@ -16,6 +17,9 @@ from services.paths import CA_CERTIFICATE
 
 EXPERIMENT = "experiment.yml"
 DENYLIST = "denylist/denied.txt"
+
+_PLAIN = re.compile(r"[\w./:;,=@+~\[\] -]*", re.ASCII)
+"""What Compose reads from `.env` as it stands: no quotes, no `$`, no `#`. Anything else is in the manifest alone."""
 
 SITE_OWN = ("data", "secagg")
 """What a site fills: its data, and its keys for secure aggregation."""
@@ -32,6 +36,7 @@ def site(
     ledger = federation.ledger
     headers = "; ".join(f"{key}: {value}" for key, value in ledger.server_headers.items())
     values = {"SERVER_URI": ledger.server_uri, "SERVER_NAME": ledger.server_name or "", "SERVER_HEADERS": headers}
+    values = {key: value if _PLAIN.fullmatch(value) else "" for key, value in values.items()}
     shape = "" if facts.terms is None else f" of shape {facts.terms.shape}, in {len(facts.terms.classes)} classes"
     page = _filled("site.md", NAME=name, SHAPE=shape, SERVER=ledger.server_uri, EXPIRES=f"{facts.expires:%Y-%m-%d}")
     return _whole(federation, facts, issued, authority, {

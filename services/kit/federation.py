@@ -14,7 +14,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +152,7 @@ class Federation:
                 "the folder that `fed kit init` made",
                 "run `fed kit init` first, or name the folder by --folder",
             ) from exc
-        except (AttributeError, KeyError, TypeError, ValueError) as exc:
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as exc:
             raise IdentityError(f"{path} can't be parsed", "what `fed kit` wrote", "restore it from a backup") from exc
         ca = certificates.read_certificate(folder / "ca" / CA_CERTIFICATE)
         if ca is None:
@@ -185,7 +185,7 @@ class Federation:
                 "the key, which is kept on the machine of `fed kit init` alone",
                 "do this there",
             ) from exc
-        except (TypeError, ValueError) as exc:
+        except certificates.MALFORMED as exc:
             raise IdentityError(
                 f"the CA's key {path} does not open", "the passphrase that was given to `fed kit init`", "try again"
             ) from exc
@@ -196,8 +196,21 @@ class Federation:
     def issue(
         self, name: str, authority: certificates.Authority, now: datetime, hosts: Sequence[str] = ()
     ) -> certificates.Issued:
-        """Issue a certificate and note it, before anybody has it: what the ledger does not know can't be revoked."""
-        issued = authority.issue(name, hosts, now=now, days=self.ledger.days)
+        """Issue a certificate and note it, before anybody has it: what the ledger does not know can't be revoked.
+
+        Raises:
+            IdentityError: the CA has expired.
+            StorageError: the ledger can't be written.
+        """
+        ends = self.ca.not_valid_after_utc
+        if ends <= now:
+            raise IdentityError(
+                f"the CA expired on {ends:%Y-%m-%d}",
+                "one that is valid",
+                "make a new federation with `fed kit init`, and give each site a new kit",
+            )
+        left = (ends - now) / timedelta(days=1)  # nothing that a CA signs counts for longer than it
+        issued = authority.issue(name, hosts, now=now, days=min(self.ledger.days, left))
         expires = issued.certificate.not_valid_after_utc
         noted = Certificate(name, f"{issued.certificate.serial_number:X}", now, expires)
         self.ledger = dataclasses.replace(self.ledger, issued=(*self.ledger.issued, noted))
@@ -265,15 +278,21 @@ class Federation:
 def _parse(content: Any) -> Ledger:
     """Build a ledger from JSON; anything amiss surfaces as ValueError, TypeError, KeyError or AttributeError."""
 
+    def moment(text: str) -> datetime:
+        read = datetime.fromisoformat(text)
+        if read.tzinfo is None:
+            raise ValueError(text)
+        return read
+
     def certificates_() -> Iterator[Certificate]:
         for one in content["issued"]:
             revoked = one["revoked"]
             yield Certificate(
                 str(one["name"]),
                 str(one["serial"]),
-                datetime.fromisoformat(one["issued"]),
-                datetime.fromisoformat(one["expires"]),
-                None if revoked is None else datetime.fromisoformat(revoked),
+                moment(one["issued"]),
+                moment(one["expires"]),
+                None if revoked is None else moment(revoked),
             )
 
     return Ledger(

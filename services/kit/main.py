@@ -9,10 +9,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from services import certificates, experiment
-from services.errors import ConflictError, DataError, IdentityError, UsageError
+from services.errors import ConflictError, DataError, IdentityError, StorageError, UsageError
 from services.init import dataset, secagg_keys
 from services.init.locking import exclusive
 from services.kit import contents, passphrase
@@ -116,12 +117,14 @@ def renew(folder: Path, names: Sequence[str], phrase: Path | None, *, revoking: 
     with exclusive(_there(folder)):
         federation, now = Federation.open(folder), _now()
         _check_known(federation, names)
+        if revoking:
+            _check_revocable(names)
+        plan = _read_plan(folder / SERVER / contents.EXPERIMENT) if SERVER in names else b""
         authority = federation.unlock(passphrase.read(phrase))
         said = []
         for name in names:
             if name == SERVER:
                 issued = federation.issue(SERVER, authority, now, federation.ledger.hosts)
-                plan = (folder / SERVER / contents.EXPERIMENT).read_bytes()
                 files = contents.server(federation, issued, authority, now, plan)
                 place = federation.publish_server(files, contents.SERVER_OWN)
                 said.append(f"{place}: renewed until {issued.certificate.not_valid_after_utc:%Y-%m-%d}")
@@ -142,12 +145,7 @@ def revoke(folder: Path, names: Sequence[str]) -> list[str]:
     with exclusive(_there(folder)):
         federation, now = Federation.open(folder), _now()
         _check_known(federation, names)
-        if SERVER in names:
-            raise UsageError(
-                "the server's certificate can't be revoked: sites have no denylist",
-                "names of sites",
-                "after a leak, make a new federation, and give each site a new kit",
-            )
+        _check_revocable(names)
         return [line for name in names for line in _deny(federation, name, now) or [f"{name}: nothing left to revoke"]]
 
 
@@ -156,7 +154,7 @@ def listed(folder: Path, now: datetime | None = None) -> list[str]:
     federation, now = Federation.open(folder), now or _now()
     ledger = federation.ledger
     lines = [f"{ledger.server_uri}  CA {fingerprint(federation.ca)}"]
-    width = max(len(name) for name in ledger.names())
+    width = max((len(name) for name in ledger.names()), default=0)
     for name in ledger.names():
         last = ledger.of(name)[-1]
         valid = ledger.valid(name, now)
@@ -214,12 +212,13 @@ def secagg(kit: Path) -> list[str]:
     for path in peers:
         try:
             key = load_pem_public_key(path.read_bytes())
-            digits = key.public_bytes_raw().hex(":").upper()  # type: ignore[union-attr]
-        except (OSError, ValueError, AttributeError) as exc:
+            if not isinstance(key, Ed25519PublicKey):
+                raise TypeError(path)
+        except (OSError, *certificates.MALFORMED) as exc:
             raise DataError(
                 f"{path} is no public key", "what `fed kit secagg` made at another site", "ask that site for it again"
             ) from exc
-        lines.append(f"{path.name}: {digits}")
+        lines.append(f"{path.name}: {key.public_bytes_raw().hex(':').upper()}")
     return lines
 
 
@@ -250,7 +249,12 @@ def _deny(federation: Federation, name: str, now: datetime, *, but: str | None =
     ended = [one for one in federation.ledger.valid(name, now) if one.serial != but]
     if not ended:
         return []
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    try:
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+    except (OSError, UnicodeDecodeError) as exc:
+        raise StorageError(f"{path} can't be read", "a denylist, in UTF-8", "mend it, then try again") from exc
+    if text and not text.endswith("\n"):
+        text += "\n"
     text += "".join(f"serial:{one.serial}  # {name}, revoked {now:%Y-%m-%d}\n" for one in ended)
     write_atomic(path, text)
     federation.revoke(name, now, but=but)
@@ -274,14 +278,33 @@ def _check_known(federation: Federation, names: Sequence[str]) -> None:
             )
 
 
+def _check_revocable(names: Sequence[str]) -> None:
+    if SERVER in names:
+        raise UsageError(
+            "the server's certificate can't be revoked: sites have no denylist",
+            "names of sites",
+            "after a leak, make a new federation, and give each site a new kit",
+        )
+
+
+def _read_plan(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise StorageError(
+            f"{path} can't be read ({exc.strerror or exc})", "the experiment in the server's kit", "put it back"
+        ) from exc
+
+
 def _address(text: str) -> tuple[str, str]:
     """Read the server's address; gives it as sites dial it, and the host in it."""
     try:
         found = urlsplit(text if "://" in text else f"wss://{text}")
-        host, port = found.hostname or "", found.port or PORT
+        host, port = found.hostname or "", PORT if found.port is None else found.port
     except ValueError:
         host, port, found = "", PORT, urlsplit("")
-    if found.scheme != "wss" or not host or found.query or found.fragment or found.username:
+    plain = all("!" <= sign <= "~" and sign not in "?#@" for sign in text)
+    if found.scheme != "wss" or not host or not port or not plain:
         raise UsageError(
             f"the server's address is {text!r}", "HOST, HOST:PORT or wss://HOST:PORT/PATH", "correct --server"
         )

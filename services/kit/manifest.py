@@ -40,6 +40,9 @@ MOST_FILES = 100
 _GZIP_HEAD = bytes([0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 2, 255])
 """Head of an archive (RFC 1952, section 2.3): no name, no time, no system, so that it is always the same."""
 
+_BLOCK = 2**16 - 1
+"""Bytes that are stored in a block at most (RFC 1951, section 3.2.4)."""
+
 _NEW = "ask the operator of the federation for a new kit, and do not use this one"
 
 
@@ -131,7 +134,7 @@ def sealed(facts: Facts, files: Mapping[str, bytes], authority: certificates.Aut
     }
     manifest = Facts(**{**vars(facts), "files": listed}).dump()
     signature = authority.key.sign(manifest, ec.ECDSA(hashes.SHA256()))
-    return {**files, MANIFEST: manifest, SIGNATURE: signature.hex().encode() + b"\n"}
+    return {**files, MANIFEST: manifest, SIGNATURE: _written(signature)}
 
 
 def fingerprint(ca: x509.Certificate) -> str:
@@ -153,13 +156,16 @@ def verify(path: Path, expected: str | None = None, *, now: datetime | None = No
     Raises:
         IdentityError: something is missing, altered, added or expired, or signed by somebody else.
     """
-    files = _unpacked(path) if path.is_file() else _found(path)
-    facts, told = _opened(path, files.get)
+    if _is_plain(path):
+        files = _unpacked(path)
+        facts, told = _opened(path, files.get)
+    else:
+        facts, told = _opened(path, lambda name: _content(path / name))
+        files = _found(path, facts)
     if expected is not None and expected.replace(":", "").upper() != told.replace(":", ""):
         raise IdentityError(f"{path} is signed by the CA {told}", f"the CA {expected}", _NEW)
-    there = {name for name in files if name not in {MANIFEST, SIGNATURE} and not _is_yours(name, facts)}
     _check_files(path, facts, files, facts.files.keys())
-    if added := sorted(there - facts.files.keys()):
+    if added := sorted(files.keys() - facts.files.keys() - {MANIFEST, SIGNATURE}):
         raise IdentityError(f"{path} holds {added[0]}, which was not in it when it was issued", "nothing else", _NEW)
     _check_identity(path, facts, files, now or datetime.now(UTC))
     return facts, told
@@ -204,8 +210,9 @@ def _opened(where: Path, get: Callable[[str], bytes | None]) -> tuple[Facts, str
         public = ca.public_key()
         if not isinstance(public, ec.EllipticCurvePublicKey) or pem != ca.public_bytes(Encoding.PEM):
             raise ValueError(pem)
-        public.verify(bytes.fromhex(signature.decode("ascii").rstrip("\n")), manifest, ec.ECDSA(hashes.SHA256()))
-        if signature != signature.lower() or not signature.endswith(b"\n"):
+        read = bytes.fromhex(signature.decode("ascii"))
+        public.verify(read, manifest, ec.ECDSA(hashes.SHA256()))
+        if signature != _written(read):
             raise ValueError(signature)
     except (InvalidSignature, *certificates.MALFORMED):
         raise IdentityError(
@@ -215,7 +222,7 @@ def _opened(where: Path, get: Callable[[str], bytes | None]) -> tuple[Facts, str
         ) from None
     try:
         return Facts.parse(manifest), fingerprint(ca)
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
         raise IdentityError(
             f"{where}: {MANIFEST} is signed, and of another form", "a kit of this version of fed", "ask for a new kit"
         ) from None
@@ -264,12 +271,26 @@ def _check_identity(where: Path, facts: Facts, files: Mapping[str, bytes], now: 
         )
 
 
+def _written(signature: bytes) -> bytes:
+    return signature.hex().encode() + b"\n"
+
+
 def _is_yours(path: str, facts: Facts) -> bool:
     return path.split("/", 1)[0] in facts.yours
 
 
+def _is_plain(path: Path) -> bool:
+    """Tell whether a path leads to a file: what is none, as a pipe, may block whoever opens it."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def _content(path: Path) -> bytes | None:
     """Read a file of a kit; None where it is missing, unreadable, too large or no file."""
+    if not _is_plain(path):
+        return None
     try:
         with path.open("rb") as stream:
             content = stream.read(LARGEST + 1)
@@ -278,21 +299,19 @@ def _content(path: Path) -> bytes | None:
     return content if len(content) <= LARGEST else None
 
 
-def _found(folder: Path) -> dict[str, bytes]:
+def _found(folder: Path, facts: Facts) -> dict[str, bytes]:
     """Read a kit's folder, but for what its holder fills."""
-    manifest = _content(folder / MANIFEST)
-    try:
-        yours = set(Facts.parse(manifest or b"").yours)
-    except (AttributeError, KeyError, TypeError, ValueError):
-        yours = set()
     files: dict[str, bytes] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if name.split("/", 1)[0] in yours or (path.is_dir() and not path.is_symlink()):
+        if _is_yours(name, facts) or (path.is_dir() and not path.is_symlink()):
             continue
         if len(files) >= MOST_FILES:
             raise IdentityError(f"{folder} holds more than {MOST_FILES} files", "a kit", "name the folder of a kit")
-        files[name] = _content(path) or b""
+        content = None if path.is_symlink() else _content(path)  # where a link leads may change later
+        if content is None:
+            raise IdentityError(f"{folder}: {name} is no file that can be read", "a kit as it was issued", _NEW)
+        files[name] = content
     return files
 
 
@@ -301,22 +320,25 @@ def _unpacked(path: Path) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     roots = set()
     try:
-        content = path.read_bytes()
-        stream = zlib.decompressobj(wbits=31)  # gzip's form, whose checksum covers all but its head
-        plain = stream.decompress(content, LARGEST)
-        if content[: len(_GZIP_HEAD)] != _GZIP_HEAD or not stream.eof or stream.unused_data:
+        content = _content(path) or b""
+        plain = zlib.decompressobj(wbits=31).decompress(content, LARGEST)
+        if content != _gzipped(plain):
             raise ValueError(path)
         with tarfile.open(fileobj=io.BytesIO(plain), mode="r:") as archive:
             for member in archive:
                 root, _, name = member.name.partition("/")
                 roots.add(root)
-                if member.isdir():
+                if root in {"", ".", ".."} or ".." in name.split("/") or len(roots) > 1 or member.pax_headers:
+                    raise ValueError(member.name)
+                if member.type == tarfile.DIRTYPE:
                     continue
-                file = archive.extractfile(member) if member.isfile() else None
-                if file is None or not name or name in files or ".." in name.split("/") or len(roots) > 1:
+                file = archive.extractfile(member) if member.type == tarfile.REGTYPE else None
+                if file is None or name in files or member.mode != mode_of(name):
                     raise ValueError(member.name)
                 files[name] = file.read()
-    except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error):
+            if plain[archive.offset :].strip(b"\0"):  # which another tool might go on to read
+                raise ValueError(path)
+    except (OSError, OverflowError, ValueError, tarfile.TarError, zlib.error):
         raise IdentityError(f"{path} is no kit's archive, or was altered", "a .tar.gz as it was issued", _NEW) from None
     return files
 
@@ -339,10 +361,18 @@ def packed(root: str, files: Mapping[str, bytes], *, empty: Collection[str] = ()
             entry = tarfile.TarInfo(f"{root}/{path}")
             entry.size, entry.mode = len(content), mode_of(path)
             archive.addfile(entry, io.BytesIO(content))
-    stream = zlib.compressobj(9, wbits=-15)
-    body = stream.compress(plain.getvalue()) + stream.flush()
-    tail = struct.pack("<II", zlib.crc32(plain.getvalue()), len(plain.getvalue()))
-    return _GZIP_HEAD + body + tail
+    return _gzipped(plain.getvalue())
+
+
+def _gzipped(plain: bytes) -> bytes:
+    """Write gzip's form, not compressed: of that alone there is one for the same content, by whichever library."""
+    starts = range(0, max(len(plain), 1), _BLOCK)
+    blocks = [plain[start : start + _BLOCK] for start in starts]
+    body = b"".join(
+        struct.pack("<BHH", number == len(blocks), len(block), len(block) ^ _BLOCK) + block
+        for number, block in enumerate(blocks, 1)
+    )
+    return _GZIP_HEAD + body + struct.pack("<II", zlib.crc32(plain), len(plain))
 
 
 def mode_of(path: str) -> int:

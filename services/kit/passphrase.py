@@ -33,8 +33,12 @@ def read(file: Path | None, *, new: bool = False) -> bytes:
             "there is no terminal to ask for the passphrase of the CA's key at", "", "give it by --passphrase-file FILE"
         )
     else:
-        text = getpass.getpass("passphrase of the CA's key: ")
-        if new and text != getpass.getpass("once more: "):
+        try:
+            text = getpass.getpass("passphrase of the CA's key: ")
+            again = getpass.getpass("once more: ") if new else text
+        except EOFError as exc:
+            raise UsageError("no passphrase was given", "that of the CA's key", "try again") from exc
+        if text != again:
             raise UsageError("the two differ", "the same passphrase twice", "try again")
     if new and len(text) < SHORTEST:
         raise UsageError(
