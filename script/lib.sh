@@ -9,7 +9,7 @@ fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
 # The codes of services/errors.py that scripts end with.
-export EXIT_USAGE=2 EXIT_NETWORK=5 EXIT_STORAGE=6 EXIT_SETUP=13
+export EXIT_USAGE=2 EXIT_NETWORK=5 EXIT_STORAGE=6 EXIT_STOPPED=11 EXIT_SETUP=13
 
 # at_exit COMMAND: run it at the end of this script. A child that is ended in the moment of its birth still has its
 # parent's traps, and is not the one to clean up.
