@@ -124,20 +124,24 @@ def _plan(rounds: int) -> Any:
 # -- ours -------------------------------------------------------------------------------------------------------------
 
 
-def _serve_ours(folder: str, count: int, rounds: int, _: float, end: Connection) -> None:
-    from services import shards
-    from services.server.main import Run, ServerOptions
-    from services.server.results import RunFolder
-    from services.shards import TEST_IMAGES, TEST_LABELS, Manifest
-    from services.transport import tls
-    from services.transport.server import ServerEndpoint
+def ours(root: Path, count: int) -> Any:
+    """Give the options of a server of ours, which tests on a few black images."""
+    from services.server.main import ServerOptions
+    from services.shards import TEST_IMAGES, TEST_LABELS
 
-    root = Path(folder)
     test = root / "test"
-    test.mkdir()
+    test.mkdir(exist_ok=True)
     np.save(test / TEST_IMAGES, np.zeros((IMAGES, 28, 28), np.uint8))
     np.save(test / TEST_LABELS, (np.arange(IMAGES) % 10).astype(np.uint8))
-    manifest = Manifest(
+    identity = (root / "server-cert.pem", root / "server-pkey.pem", root / "ca-cert.pem")
+    return ServerOptions(count, "localhost", 0, 0, *identity, test, root / "denylist", root / "results")
+
+
+def manifest() -> Any:
+    """Give the manifest of a data set that is dealt to nobody."""
+    from services.shards import Manifest
+
+    return Manifest(
         dataset="mnist",
         data_sha256="",
         reading={},
@@ -151,22 +155,19 @@ def _serve_ours(folder: str, count: int, rounds: int, _: float, end: Connection)
         files={},
         cuts={},
     )
-    options = ServerOptions(
-        count,
-        "localhost",
-        0,
-        0,
-        root / "server-cert.pem",
-        root / "server-pkey.pem",
-        root / "ca-cert.pem",
-        test,
-        root / "denylist",
-        root / "results",
-    )
+
+
+def _serve_ours(folder: str, count: int, rounds: int, _: float, end: Connection) -> None:
+    from services.server.main import Run
+    from services.server.results import RunFolder
+    from services.transport import tls
+    from services.transport.server import ServerEndpoint
+
+    options = ours(Path(folder), count)
 
     async def serve() -> None:
         endpoint = ServerEndpoint("localhost", 0, tls.server_context(options.certificate, options.key, options.ca))
-        run = Run(_plan(rounds), options, manifest, endpoint, RunFolder.create(options.results))
+        run = Run(_plan(rounds), options, manifest(), endpoint, RunFolder.create(options.results))
         task = asyncio.create_task(run.serve())
         while endpoint.port == 0:
             await asyncio.sleep(0.01)
@@ -174,7 +175,6 @@ def _serve_ours(folder: str, count: int, rounds: int, _: float, end: Connection)
         await task
         end.send([row.seconds for row in run.folder.rounds])
 
-    del shards
     asyncio.run(serve())
 
 
