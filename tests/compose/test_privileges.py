@@ -157,7 +157,9 @@ def test_the_compose_file_grants_what_the_table_says(resolved: dict[str, Any]) -
 
 
 def test_nobody_holds_what_is_another_s(waiting: Stack) -> None:
-    """The server finds no training image, a client no server key and no results, and nobody the CA's key."""
+    """Beside the image's MNIST, which is public, the server finds no training image; a client no server key and no
+    results; nobody the CA's key, or what DATA names.
+    """
     listed = "import os; print([f'{r}/{f}' for d in ('data','certs','results') for r, _, fs in os.walk(d) for f in fs])"
     server = waiting.docker("exec", waiting.container("server"), "python", "-c", listed)
     client = waiting.docker("exec", waiting.container("client"), "python", "-c", listed)
@@ -168,7 +170,7 @@ def test_nobody_holds_what_is_another_s(waiting: Stack) -> None:
     assert "test_images" not in client
     for found in (server, client):
         assert "ca-pkey" not in found
-        assert "mnist_raw/" not in found
+        assert "data/raw/" not in found
 
 
 def test_no_secret_is_where_people_look(waiting: Stack) -> None:
