@@ -337,10 +337,12 @@ def _take_up_server(options: argparse.Namespace) -> Path:
 def _client(options: argparse.Namespace, env: settings.Settings) -> None:
     from services.client import main as client
     from services.transport.client import Route
+    from services.transport.tunnel import read_proxy
 
     if options.client_name is not None and options.data_folder is None:
         raise UsageError(f"NAME is {options.client_name!r} without FOLDER", "NAME and FOLDER, or neither", "add FOLDER")
     name = options.client_name or env.client_name
+    proxy = None if env.server_proxy is None else read_proxy(env.server_proxy)
     what = client.ClientOptions(
         server_uri=options.serv_uri or env.server_uri or f"wss://localhost:{env.port}",
         identities=options.identities or options.ca_cert.parent / "clients",
@@ -354,7 +356,7 @@ def _client(options: argparse.Namespace, env: settings.Settings) -> None:
         anonymous=options.no_client_auth,
         max_parameters=env.max_parameters if options.max_parameters is None else options.max_parameters,
         share_metrics=env.share_metrics and not options.no_share_metrics,
-        route=Route(env.server_name, env.server_headers),
+        route=Route(env.server_name, env.server_headers, proxy),
     )
     client.run(what if options.kit is None else _with_kit(what, options, env))
 
@@ -379,7 +381,7 @@ def _with_kit(what: ClientOptions, options: argparse.Namespace, env: settings.Se
         ca=certs / CA_CERTIFICATE,
         name=facts.name,
         own_data=env.data or kit / contents.SITE_OWN[0],
-        route=Route(env.server_name or facts.server_name, env.server_headers or facts.server_headers),
+        route=Route(env.server_name or facts.server_name, env.server_headers or facts.server_headers, what.route.proxy),
         secagg_keys=kit / SECAGG,
         terms=facts.terms,
     )

@@ -43,6 +43,7 @@ class Settings:
         server_uri: where a client finds the server, or None for this machine, by its port.
         server_name: name in the server's certificate, where it is not the one that is dialled, or None.
         server_headers: of the websocket's handshake, by name.
+        server_proxy: address of an HTTP proxy that leads to the server, or None.
         connect_timeout: seconds a client keeps trying to reach the server.
         server_grace: seconds a client keeps trying to reach a server that it has lost.
         liveness_timeout: seconds after which either side takes a silent other for gone.
@@ -71,6 +72,7 @@ class Settings:
     server_uri: str | None = None
     server_name: str | None = None
     server_headers: Mapping[str, str] = field(default_factory=dict)
+    server_proxy: str | None = None
     connect_timeout: float = 120.0
     server_grace: float = 120.0
     liveness_timeout: float = 20.0
@@ -110,6 +112,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         server_uri=_text(env, "SERVER_URI"),
         server_name=_text(env, "SERVER_NAME"),
         server_headers=read_headers(_text(env, "SERVER_HEADERS") or "", "SERVER_HEADERS"),
+        server_proxy=_text(env, "SERVER_PROXY"),
         connect_timeout=_or(_integer(env, "CONNECT_TIMEOUT", 1, None), default.connect_timeout),
         server_grace=_or(_integer(env, "SERVER_GRACE", 1, None), default.server_grace),
         liveness_timeout=_or(_integer(env, "LIVENESS_TIMEOUT", 1, None), default.liveness_timeout),

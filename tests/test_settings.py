@@ -43,6 +43,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
         ("SERVER_URI", "wss://server:1", {"server_uri": "wss://server:1"}),
         ("SERVER_NAME", "federation.example.org", {"server_name": "federation.example.org"}),
         ("SERVER_HEADERS", "X-Site: a; Host: b:1", {"server_headers": {"X-Site": "a", "Host": "b:1"}}),
+        ("SERVER_PROXY", "http://proxy:3128", {"server_proxy": "http://proxy:3128"}),
         ("CONNECT_TIMEOUT", "3", {"connect_timeout": 3}),
         ("DENYLIST", "deny", {"denylist": Path("deny")}),
         ("CLIENT_NAME", "client_9", {"client_name": "client_9"}),

@@ -25,6 +25,7 @@ from declearn.version import VERSION
 from websockets.client import WebSocketClientProtocol
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatusCode, InvalidURI
 from websockets.frames import CloseCode
+from websockets.uri import parse_uri
 
 from services.errors import (
     DistrustError,
@@ -42,6 +43,7 @@ from services.transport.hub import NAME_IN_USE, PUT_OUT, TOO_OFTEN
 from services.transport.messages import DEALABLE, PROBES, progress_payload
 from services.transport.refusals import one_line
 from services.transport.server import CLOSE_TIMEOUT, FAILED, LIVENESS_TIMEOUT, MOST_FRAMES, OUR_VERDICTS
+from services.transport.tunnel import Proxy, dig
 
 CERTIFICATE_ALERTS = ("CERTIFICATE", "UNKNOWN_CA", "BAD_CERT")
 """Parts of the names of TLS alerts by which a server refuses a client's certificate (RFC 8446, section 6.2)."""
@@ -69,10 +71,12 @@ class Route:
         server_name: name in the server's certificate, also told in clear by which a proxy chooses (SNI, RFC 6066), or
             None for the one that is dialled.
         headers: of the websocket's handshake, for whatever ends TLS on the way or stands behind it.
+        proxy: HTTP proxy that leads out, or None.
     """
 
     server_name: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    proxy: Proxy | None = None
 
 
 DIRECT = Route()
@@ -122,6 +126,7 @@ class ClientEndpoint(WebsocketsClient, register=False):
         self._liveness_timeout = liveness_timeout
         self.headers = dict(route.headers) | {PROBES: "1"} | ({DEALABLE: "1"} if dealable else {})
         self._server_name = route.server_name
+        self._proxy = route.proxy
         self.largest = FIRST_MESSAGES
         self.read: Callable[[bytes], SerializedMessage[Any]] = SerializedMessage.from_bin_message
 
@@ -189,6 +194,8 @@ class ClientEndpoint(WebsocketsClient, register=False):
         if self._context is not None and self._server_name is not None:
             named["server_hostname"] = self._server_name
         try:
+            if self._proxy is not None:
+                named["sock"] = await self._through(self._proxy, timeout)
             self._socket = await websockets.connect(
                 self.server_uri,
                 logger=logging.getLogger("fed.client.websockets"),
@@ -206,6 +213,10 @@ class ClientEndpoint(WebsocketsClient, register=False):
             )
         except (OSError, EOFError, InvalidHandshake, InvalidURI, TimeoutError, ValueError) as exc:
             raise explain_failure(self.server_uri, exc) from exc
+
+    async def _through(self, proxy: Proxy, timeout: float) -> socket.socket:
+        uri = parse_uri(self.server_uri)
+        return await dig(proxy, uri.host, uri.port, min(timeout, self._liveness_timeout))
 
     async def _join(self) -> str | None:
         """Ask to join; returns None when let in, else why not for now.
