@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -28,6 +29,15 @@ STACK = "fedtest"
 CLIENTS = 6
 ROUNDS = 80
 
+DIAL = """
+import socket, ssl, sys
+context = ssl._create_unverified_context()
+with socket.create_connection((sys.argv[1], 8765), 10) as raw:
+    with context.wrap_socket(raw) as secure:
+        print(secure.version())
+"""
+"""Program that dials a server and says what TLS it speaks."""
+
 
 @dataclass
 class Swarm:
@@ -42,6 +52,7 @@ class Swarm:
         moved: the same, of those that had been on the node that was lost.
         lost: rounds that were complete when that node lost its power.
         scaled: rounds that were complete when a seventh client had been asked for.
+        outside: what a host that is no node met at the manager's port.
     """
 
     hosts: list[Host]
@@ -52,6 +63,7 @@ class Swarm:
     moved: dict[str, str] = field(default_factory=dict)
     lost: int = 0
     scaled: int = 0
+    outside: str = ""
 
     @property
     def manager(self) -> Host:
@@ -173,6 +185,10 @@ def swarm(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarm]
     try:
         run.until(lambda: run.rounds >= 1 or up.poll() is not None, "round 1")
         run.at_first = run.running("client")
+        run.outside = subprocess.run(
+            lab.hosts[3].inside(sys.executable, "-c", DIAL, run.manager.address),
+            capture_output=True, text=True, check=False, timeout=deadline(60),
+        ).stdout.strip()  # fmt: skip
 
         run.manager.docker("service", "scale", "--detach", f"{STACK}_client={CLIENTS + 1}")
         run.until(lambda: bool(run.trained(f"client_{CLIENTS + 1}")), "the seventh client in a round")
@@ -212,6 +228,11 @@ def test_six_clients_on_three_nodes_complete_a_run(swarm: Swarm) -> None:
     assert sorted(spread.count(node) for node in set(spread)) == [2, 2, 2]
     first = [row["client"] for row in swarm.table("clients.csv") if row["round"] == "1"]
     assert sorted(first) == [f"client_{slot}" for slot in range(1, CLIENTS + 1)]
+
+
+def test_the_server_is_reached_from_outside(swarm: Swarm) -> None:
+    """A host that is no node of the swarm, as a site's, finds the server at the port of the manager."""
+    assert swarm.outside == "TLSv1.3"
 
 
 def test_results_are_on_the_manager(swarm: Swarm) -> None:
