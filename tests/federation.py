@@ -160,7 +160,7 @@ class Federation:
         endpoint = _Forging(uri, name, lambda: context, dealable=own is None, timeout=20.0)
         endpoint.forge = forge
         if not halves:
-            del endpoint.headers[HALVES]
+            endpoint.headers = {name: value for name, value in (endpoint.headers or {}).items() if name != HALVES}
         keys = load_keys(folder, name)
         deal = functools.partial(shards.load_shard, self.paths.shards) if own is None else None
         return asyncio.create_task(
