@@ -26,6 +26,7 @@ from services.server.main import Run, ServerOptions, open_folder
 from services.source import read
 from services.transport import tls
 from services.transport.client import ClientEndpoint
+from services.transport.messages import HALVES
 from services.transport.server import ServerEndpoint
 from tests.report.parsing import Page
 
@@ -140,13 +141,14 @@ class Federation:
         own_data: Path | None = None,
         before_round: Hook | None = None,
         forge: Forger | None = None,
+        halves: bool = True,
         **more: Any,
     ) -> asyncio.Task[None]:
         """Start the client `client_<number>`, which is dealt its data unless it has its own.
 
         `before_round` is awaited with the number of each round before the client trains; a text that it gives is
         reported to the server as this client's error, in place of training. `forge` changes each message that it sends;
-        `more` is what else its session is made with.
+        without `halves` it says nothing of float16, as a stock client; `more` is what else its session is made with.
         """
         assert self.endpoint is not None
         name, folder = f"client_{number}", self.paths.client_certs
@@ -157,6 +159,8 @@ class Federation:
         uri = f"wss://localhost:{self.endpoint.port}"
         endpoint = _Forging(uri, name, lambda: context, dealable=own is None, timeout=20.0)
         endpoint.forge = forge
+        if not halves:
+            endpoint.headers = {name: value for name, value in (endpoint.headers or {}).items() if name != HALVES}
         keys = load_keys(folder, name)
         deal = functools.partial(shards.load_shard, self.paths.shards) if own is None else None
         return asyncio.create_task(

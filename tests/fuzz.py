@@ -33,6 +33,7 @@ from declearn import messaging
 from declearn.aggregator import AveragingAggregator
 from declearn.communication.api.backend.actions import Accept, ActionMessage, Drop, Join, Ping, Recv, Reject, Send
 from declearn.messaging import Message
+from declearn.model.api import Vector
 from declearn.model.sklearn import SklearnSGDModel
 from declearn.optimizer import Optimizer
 from declearn.optimizer.modules import ScaffoldAuxVar
@@ -50,7 +51,8 @@ from services.errors import DistrustError
 from services.server.inspection import LARGEST
 from services.transport.answers import read_answer
 from services.transport.hub import Hub
-from services.transport.messages import ClientState, Deal, DealReply, Grouping, SpendingReply, StandBy
+from services.transport.messages import ClientState, Compression, Deal, DealReply, Grouping, SpendingReply, StandBy
+from services.transport.precision import narrowed, types_of, widened
 from services.transport.wire import ReceivedMessage, UnreadableError, read_request
 from tests.server import test_inspection as clear
 from tests.server import test_sealed as sealed
@@ -181,6 +183,7 @@ ANSWERS = [each.serialize() for each in (Ping(), Send(b"x" * 20), Accept("welcom
 
 REPLIES: list[Message] = [
     *[clear.reply()] * 6,  # what most depends on
+    *[clear.reply(narrowed(clear.vector()))] * 2,
     *[clear.evaluation()] * 6,
     messaging.InitReply(),
     messaging.Error("it failed"),
@@ -191,6 +194,7 @@ REPLIES: list[Message] = [
     SpendingReply(0.5, 1, 2),
     ClientState(b"state"),
     Grouping("own", 0.5, [1, 2]),
+    Compression("float16"),
     X3DHRequests([1, 2]),
     X3DHOkay(),
 ]
@@ -256,7 +260,9 @@ def _take_reply(content: bytes) -> None:
 
 
 def _take_update(message: messaging.TrainReply) -> None:
-    """Average an update that nothing is wrong with, with an honest one."""
+    """Average an update that nothing is wrong with, with an honest one; float16 first becomes what the model is of."""
+    if isinstance(getattr(message.updates, "updates", None), Vector):
+        message.updates.updates = widened(message.updates.updates, types_of(clear.vector()))
     if clear.INSPECTION.fault_in_training(message, clear.STEPS) is not None:
         return
     aggregator = AveragingAggregator()
@@ -316,11 +322,13 @@ def _guard() -> tuple[Guard, list[bytes]]:
         request,
         messaging.TrainRequest(**effort, weights=weights, aux_var=cast("Any", variables), n_epoch=1),
         messaging.EvaluationRequest(**effort, weights=weights),
+        messaging.EvaluationRequest(**effort, weights=narrowed(weights)),
         messaging.MetadataQuery(["n_samples"]),
         messaging.StopTraining(weights=weights, loss=0.5, rounds=3),
         messaging.CancelTraining("because"),
         Deal(3, 1, 7),
         StandBy("all seats are taken"),
+        Compression("float16"),
     ]
     return guard, [message.serialize() for message in messages]
 

@@ -23,6 +23,7 @@ from services.client.blueprint import KEYS, Limits
 from services.errors import DistrustError
 from services.transport.client import FIRST_MESSAGES
 from services.transport.packs import VECTORS, is_sound, unpack
+from services.transport.precision import types_of, widened
 from services.transport.refusals import one_line
 
 MOST_PARTS = 200_000
@@ -61,6 +62,7 @@ class Guard:
         self._limits = Limits(max_parameters)
         self._size: Size | None = None
         self._shapes: Mapping[str, tuple[int, ...]] | None = None
+        self._types: Mapping[str, np.dtype[Any]] = {}
 
     # -- reading --------------------------------------------------------------------------------------------------
 
@@ -96,6 +98,8 @@ class Guard:
         requests.check(kind, fields)
         built = self._built(fields, kind.typekey)
         self._check_fit(built)
+        if isinstance(built.get("weights"), Vector):
+            built["weights"] = widened(built["weights"], self._types)
         try:
             parsed: Message = kind.from_kwargs(**built)
         except Exception as exc:  # whatever a constructor makes of fields of a kind that a protocol judges
@@ -147,7 +151,9 @@ class Guard:
         Returns:
             Bytes that a message of the server may have from now on.
         """
-        weights = {name: np.asarray(value) for name, value in model.get_weights(trainable=True).coefs.items()}
+        vector = model.get_weights(trainable=True)
+        weights = {name: np.asarray(value) for name, value in vector.coefs.items()}
+        self._types = types_of(vector)
         self._shapes = {name: weight.shape for name, weight in weights.items()}
         return FIRST_MESSAGES + COPIES * sum(weight.nbytes for weight in weights.values())
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from services.errors import DistrustError
 from services.settings import MAX_PREPARED
-from services.transport.messages import ClientState, Deal, Grouping, SpendingQuery, StandBy, StateQuery
+from services.transport.messages import ClientState, Compression, Deal, Grouping, SpendingQuery, StandBy, StateQuery
 from services.transport.refusals import one_line
 
 MOST = 10**6
@@ -97,6 +97,10 @@ class _Grouping(_Request):
     groups: Literal["ink", "class", "own"]
     ink: Share
     positive: Annotated[list[Number], Field(max_length=MOST_GROUPS)] | None
+
+
+class _Compression(_Request):
+    kind: Literal["float16"]
 
 
 class _Private(_Effort):
@@ -188,6 +192,7 @@ FIELDS: Mapping[type[Message], type[_Request]] = {
     messaging.StopTraining: _End,
     messaging.TrainRequest: _Train,
     ClientState: _State,
+    Compression: _Compression,
     Deal: _Deal,
     Grouping: _Grouping,
     JoyeLibertSecaggSetupQuery: _Secrets,

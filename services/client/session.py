@@ -35,6 +35,7 @@ from services.shards import Shard
 from services.transport.client import ClientEndpoint, ConnectionLostError, DismissedError
 from services.transport.messages import (
     ClientState,
+    Compression,
     Deal,
     DealReply,
     Grouping,
@@ -43,6 +44,7 @@ from services.transport.messages import (
     StandBy,
     StateQuery,
 )
+from services.transport.precision import narrowed
 from services.transport.refusals import one_line
 
 if TYPE_CHECKING:
@@ -103,6 +105,7 @@ class Session(FederatedClient):
         self._keys = keys
         self._folder = folder
         self._secagg: str | None = None
+        self._halves = False
         self._grouping: Grouping | None = None
         self._init_request = b""
         self._round_start: tuple[int, dict[str, Any]] = (0, {})
@@ -170,6 +173,7 @@ class Session(FederatedClient):
         kind = ser_msg.message_cls
         answers: dict[type[Message], Callable[[Any], Awaitable[None]]] = {
             ClientState: self._see_to_state,
+            Compression: self._take_compression,
             Deal: self._take_deal,
             SpendingQuery: self._tell_spending,
             StateQuery: self._see_to_state,
@@ -228,6 +232,7 @@ class Session(FederatedClient):
         from services.client.privacy import PrivateTraining  # noqa: PLC0415 - imports TensorFlow
         from services.client.training import LocalTraining, local  # noqa: PLC0415
 
+        self._halves = False  # until the server says otherwise, after this
         if self.trainmanager is not None and ser_msg.bin_data == self._init_request:
             # the same run after a lost connection: the optimizer's state is worth keeping
             await self.netwk.send_message(messaging.InitReply())
@@ -265,6 +270,20 @@ class Session(FederatedClient):
         self.netwk.largest = self._guard.accept(model)
         self._init_request, self._round_start = ser_msg.bin_data, (0, {})
         await self.netwk.send_message(messaging.InitReply())
+
+    async def _take_compression(self, message: Compression) -> None:
+        """Let updates travel as the server asks, until it sets this client up anew.
+
+        Raises:
+            DistrustError: they are to be encrypted.
+        """
+        if self._secagg is not None:
+            raise DistrustError(
+                f"the server asks for updates as {message.kind} under secure aggregation, which encrypts whole numbers",
+                "one of the two",
+            )
+        self._halves = True
+        await self.netwk.send_message(message)
 
     async def _make_private(self, message: messaging.PrivacyRequest) -> None:
         """Replace upstream's, which needs Opacus."""
@@ -307,7 +326,9 @@ class Session(FederatedClient):
             manager.reseed(zlib.crc32(f"{self._seed} {message.round_i}".encode()))
         with self._busy("training", message.round_i):
             reply = await self._work(
-                lambda: self._protected(manager.training_round(message), secagg_messaging.SecaggTrainReply)
+                lambda: self._protected(
+                    self._compressed(manager.training_round(message)), secagg_messaging.SecaggTrainReply
+                )
             )
         manager.model.collect_training_losses()  # reading empties the list, which would grow by one entry a step
         await self.netwk.send_message(reply)
@@ -335,6 +356,12 @@ class Session(FederatedClient):
     async def stop_training(self, message: messaging.StopTraining) -> None:
         """Replace upstream's, which checkpoints."""
         logger.info("training is over after %d rounds", message.rounds)
+
+    def _compressed(self, reply: messaging.TrainReply | messaging.Error) -> messaging.TrainReply | messaging.Error:
+        """Let the update in a reply travel as the server has asked."""
+        if self._halves and isinstance(reply, messaging.TrainReply):
+            reply.updates.updates = narrowed(reply.updates.updates)
+        return reply
 
     def _protected(self, reply: Message, kind: type[secagg_messaging.SecaggMessage[Any]]) -> Message:
         """Encrypt a reply, where secure aggregation is agreed on; an error is sent in clear."""

@@ -87,6 +87,18 @@ def _secagg_hides_states(plan: Plan) -> Contradiction | None:
 
 
 @rule
+def _secagg_encrypts_whole_numbers(plan: Plan) -> Contradiction | None:
+    if plan.secagg is None or plan.compression == "none":
+        return None
+    return Contradiction(
+        ("secagg", "compression"),
+        f"secagg and compression {plan.compression} contradict each other: secure aggregation sends whole numbers as"
+        " large as its sums need, which are no floats any more",
+        "leave out one of them",
+    )
+
+
+@rule
 def _noise_is_not_repeated(plan: Plan) -> Contradiction | None:
     for side in ("client", "server"):
         modules = getattr(plan.optimizer, side).modules

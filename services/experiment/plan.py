@@ -16,6 +16,7 @@ from services.experiment.plugins import plugin
 from services.experiment.privacy import Privacy
 
 Secagg = Literal["masking", "joye-libert"]
+Compression = Literal["none", "float16"]
 
 
 class Train(Section):
@@ -76,6 +77,7 @@ class Plan(Section):
         metrics: what the clients compute on their validation images beside loss and accuracy.
         secagg: method of secure aggregation, by which the server reads only the sum of what clients send, or null.
         privacy: differential privacy, or null.
+        compression: how weights and updates travel: as they are, or as float16, in half as many bytes.
     """
 
     rounds: Positive = 5
@@ -94,6 +96,7 @@ class Plan(Section):
     robust: Robust = Robust()
     secagg: Secagg | None = None
     privacy: Privacy | None = None
+    compression: Compression = "none"
     federation: Federation = Federation()
 
     @model_validator(mode="after")

@@ -19,7 +19,7 @@ from services.experiment import Plan
 from services.server.membership import Member, Membership, Seat
 from services.server.results import RunFolder
 from services.transport.hub import ClientGoneError, Mailbox
-from services.transport.messages import DEALABLE, ClientState, Deal, DealReply, StandBy, StateQuery
+from services.transport.messages import DEALABLE, HALVES, ClientState, Compression, Deal, DealReply, StandBy, StateQuery
 from services.transport.server import REFUSED, Answers, Loss, ServerEndpoint
 
 SET_UP_TIMEOUT = 600.0
@@ -38,7 +38,7 @@ class Attendance:
     """The clients of one run, from the moment they join.
 
     Args:
-        plan: of it `seed`, `deterministic` and `federation` count here.
+        plan: of it `seed`, `deterministic`, `compression` and `federation` count here.
         endpoint: where the clients are.
         folder: where events are told.
         sizes: the numbers of clients the data set can be dealt to; empty where there is nothing to deal.
@@ -239,6 +239,9 @@ class Attendance:
         answers = await self._ask_for_images(member)
         if not answers.losses:
             answers = await self._netwk.ask({name: self._request()}, messaging.InitReply, SET_UP_TIMEOUT)
+        if not answers.losses and self.plan.compression != "none" and HALVES in self._netwk.traits(name):
+            told = Compression(self.plan.compression)
+            answers = await self._netwk.ask({name: told}, Compression, SET_UP_TIMEOUT)
         if not answers.losses and self._privacy is not None:
             answers = await self._netwk.ask({name: self._privacy()}, messaging.PrivacyReply, SET_UP_TIMEOUT)
         if not answers.losses and name in self.client_states:

@@ -21,7 +21,7 @@ from declearn import messaging
 from declearn.main import FederatedServer
 from declearn.main.config import EvaluateConfig, FLOptimConfig, TrainingConfig
 from declearn.metrics import MeanMetric, MetricSet
-from declearn.model.api import Model
+from declearn.model.api import Model, Vector
 from declearn.optimizer.modules import ScaffoldAuxVar
 from declearn.secagg import messaging as secagg_messaging
 from declearn.secagg.api import Decrypter
@@ -49,6 +49,8 @@ from services.server.secagg import FEWEST, SecureAggregation
 from services.server.tensorboard import Board
 from services.shards import Manifest
 from services.tables import Measure, Round
+from services.transport.messages import HALVES
+from services.transport.precision import FLOAT16, narrowed, types_of, widened
 from services.transport.refusals import one_line
 from services.transport.server import FAREWELL_TIMEOUT, REFUSED, Loss, ServerEndpoint, Traffic
 
@@ -117,6 +119,8 @@ class Federation(FederatedServer):
         endpoint.door.most_parts = MOST_PARTS + PARTS_OF_ARRAY * len(weights.coefs)
         if plan.secagg is not None:
             endpoint.door.most_parts += PARTS_OF_NUMBER * sum(np.size(value) for value in weights.coefs.values())
+        self._types = types_of(weights)
+        self._half: Vector[Any] | None = None
         self.repeats = Repeats()
         exchanged = [module.aux_name for module in self.optim.modules if module.aux_name is not None]
         self.inspection = Inspection(
@@ -278,6 +282,7 @@ class Federation(FederatedServer):
         """Go on from a checkpoint instead of from the beginning."""
         self.round = state.round
         self.model.set_weights(state.weights)
+        self._half = None
         self._best, self.best_round = state.best, state.best_round
         self._losses = list(state.losses)
         self.optim.set_state(state.optimizer)
@@ -344,7 +349,7 @@ class Federation(FederatedServer):
         if isinstance(self.private, CentralPrivacy):
             updates = await asyncio.to_thread(self.private.noised, updates)
         self.optim.start_step()
-        await asyncio.to_thread(self._conduct_global_update, updates)
+        await asyncio.to_thread(self._learn, updates)
         self.round = number
         self.attendance.client_states |= states
         self.phase = "evaluating"
@@ -361,6 +366,26 @@ class Federation(FederatedServer):
                 f"the model's test loss is {score.loss} after round {number}", "a finite one", "lower the learning rate"
             )
         return True
+
+    def _learn(self, updates: Mapping[str, Any]) -> None:
+        """Take one step of the global model, and make what of it is sent; takes a while, and is run in a thread."""
+        self._conduct_global_update(dict(updates))
+        self._half = self._narrowed() if self.plan.compression == FLOAT16 else None
+
+    def _narrowed(self) -> Vector[Any]:
+        return narrowed(self.model.get_weights(trainable=True))
+
+    def _weights_for(self, clients: set[str]) -> dict[str, Vector[Any]]:
+        """Give the global weights as each of some clients takes them, in no more than two copies."""
+        halving = {name for name in clients if self.plan.compression == FLOAT16 and HALVES in self.netwk.traits(name)}
+        found: dict[str, Vector[Any]] = {}
+        if halving:
+            if self._half is None:
+                self._half = self._narrowed()
+            found |= dict.fromkeys(halving, self._half)
+        if clients - halving:
+            found |= dict.fromkeys(clients - halving, self.model.get_weights(trainable=True))
+        return found
 
     def _gathered(self, number: int, trained: Mapping[str, Any]) -> dict[str, Any] | None:
         """Turn the replies of a round that counts into what is averaged, and learn of them what the plan asks for.
@@ -388,11 +413,11 @@ class Federation(FederatedServer):
         if self.groups is None:
             return []
         needing = set(members) - self._clients_holding_latest_model
-        heavy = self.model.get_weights(trainable=True) if needing else None
+        heavy = self._weights_for(needing)
         found = await self.groups.measure(
             number,
             messaging.FairnessQuery(round_i=number - 1, batch_size=self.plan.evaluate.batch_size),
-            {name: heavy if name in needing else None for name in members},
+            {name: heavy.get(name) for name in members},
             self.plan.federation.round_timeout,
         )
         if isinstance(found, str):
@@ -444,6 +469,10 @@ class Federation(FederatedServer):
         """
         if self.secure is not None:
             return self._inspect_sealed(number, trained, losses, self.sealed.fault_in_training)
+        if self.plan.compression == FLOAT16:
+            for reply in trained.values():
+                if isinstance(getattr(reply.updates, "updates", None), Vector):
+                    reply.updates.updates = widened(reply.updates.updates, self._types)
         sound, lost = self._inspect(
             number,
             trained,
@@ -521,10 +550,12 @@ class Federation(FederatedServer):
         Upstream does the first part in `_send_request_with_optional_weights`.
         """
         needing = set(members) - self._clients_holding_latest_model
-        heavy = copy.copy(request)
-        if needing:
-            heavy.weights = self.model.get_weights(trainable=True)
-        requests = {client: heavy if client in needing else request for client in members}
+        sent = self._weights_for(needing)
+        # one message for all who are sent the same, which is then serialised once
+        heavy = {id(weights): copy.copy(request) for weights in sent.values()}
+        for weights in sent.values():
+            heavy[id(weights)].weights = weights
+        requests = {client: heavy[id(sent[client])] if client in needing else request for client in members}
         answers = await self.netwk.ask(requests, expected, timeout)
         self._clients_holding_latest_model |= needing & answers.replies.keys()
         self._clients_holding_latest_model -= answers.losses.keys()

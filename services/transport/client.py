@@ -40,7 +40,7 @@ from services.errors import (
 from services.transport.answers import read_answer
 from services.transport.gate import CLIENT_FRAME, MOST_FRAGMENTS, CountedFrames, RefusedMessageError, gather
 from services.transport.hub import NAME_IN_USE, PUT_OUT, TOO_OFTEN
-from services.transport.messages import DEALABLE, PROBES, progress_payload
+from services.transport.messages import DEALABLE, HALVES, PROBES, progress_payload
 from services.transport.refusals import one_line
 from services.transport.server import CLOSE_TIMEOUT, FAILED, LIVENESS_TIMEOUT, MOST_FRAMES, OUR_VERDICTS
 from services.transport.tunnel import Proxy, dig
@@ -124,7 +124,7 @@ class ClientEndpoint(WebsocketsClient, register=False):
         self._context = context
         self.timeout = timeout
         self._liveness_timeout = liveness_timeout
-        self.headers = dict(route.headers) | {PROBES: "1"} | ({DEALABLE: "1"} if dealable else {})
+        self.headers = dict(route.headers) | {PROBES: "1", HALVES: "1"} | ({DEALABLE: "1"} if dealable else {})
         self._server_name = route.server_name
         self._proxy = route.proxy
         self.largest = FIRST_MESSAGES

@@ -1,7 +1,7 @@
 """Messages we add to declearn's: a server deals a client its part of the data.
 
-They are only ever sent to a client that announced itself with `DEALABLE` in its handshake headers, so that a stock
-declearn client never meets a message it does not know.
+They are only ever sent to a client whose handshake headers announced that it knows them, so that a stock declearn
+client never meets a message it does not know.
 """
 
 from __future__ import annotations
@@ -17,6 +17,12 @@ DEALABLE = "X-Fed-Dealable"
 
 PROBES = "X-Fed-Probes"
 """Handshake header (value `1`) of a client that trains off its event loop, so that it answers pings at all times."""
+
+HALVES = "X-Fed-Halves"
+"""Handshake header (value `1`) of a client that takes weights, and sends updates, as float16."""
+
+TRAITS = (DEALABLE, PROBES, HALVES)
+"""All of these headers."""
 
 
 def progress_payload(step: int, steps: int) -> bytes:
@@ -100,6 +106,19 @@ class Grouping(Message):
     groups: str
     ink: float
     positive: list[int] | None
+
+
+@dataclasses.dataclass
+class Compression(Message):
+    """Both ways: how weights and updates travel from now on; the client answers with the same.
+
+    Fields:
+        kind: `float16`; where nothing is said they travel as they are.
+    """
+
+    typekey: ClassVar[str] = "fed_compression"
+
+    kind: str
 
 
 @dataclasses.dataclass

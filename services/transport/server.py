@@ -391,7 +391,7 @@ def _proven_name(socket: WebSocketServerProtocol) -> str | None:
 
 def _traits(socket: WebSocketServerProtocol) -> frozenset[str]:
     headers = socket.request_headers
-    return frozenset(name for name in (messages.DEALABLE, messages.PROBES) if headers.get(name) == "1")
+    return frozenset(name for name in messages.TRAITS if headers.get(name) == "1")
 
 
 def _keep_alive(socket: WebSocketServerProtocol) -> None:

@@ -25,6 +25,7 @@ from services.schedules import ScheduledOptimizer
 from services.server.model import build_model
 from services.transport.client import FIRST_MESSAGES
 from services.transport.messages import ClientState, Deal
+from services.transport.precision import narrowed
 
 TRAIN: dict[str, Any] = {
     "round_i": 1,
@@ -104,6 +105,21 @@ def test_weights_and_variables_pass(guard: Guard, model: TensorflowModel) -> Non
     assert cast("Any", received.aux_var["scaffold"]).state == weights * 0.5
     plain = messaging.TrainRequest(**{**TRAIN, "aux_var": {"scaffold": ScaffoldAuxVar(state=0.0)}})
     assert cast("Any", guard.read(plain.serialize()).deserialize()) == plain
+
+
+def test_weights_of_float16_become_the_model_s_type(guard: Guard, model: TensorflowModel) -> None:
+    """Weights that travelled as float16 are float32 when read, and those that did not stay; shapes count as ever."""
+    weights = model.get_weights(trainable=True) + 70_000.0
+    (bias,) = (name for name, value in weights.coefs.items() if np.shape(value) == (10,))
+    mixed = type(weights)({**narrowed(weights * 1e-5).coefs, bias: weights.coefs[bias]})
+    sent = messaging.EvaluationRequest(1, mixed, {"batch_size": 10}, None, None)
+    received = cast("messaging.EvaluationRequest", guard.read(sent.serialize()).deserialize())
+    assert received.weights is not None
+    assert {np.asarray(value).dtype for value in received.weights.coefs.values()} == {np.dtype(np.float32)}
+    assert np.asarray(received.weights.coefs[bias]).min() >= 70_000
+    shaped = {**{name: array(value, "e") for name, value in weights.pack().items()}, bias: array([1.0], "e")}
+    line = f"the server sent {bias} of shape (1,); wanted (10,), as in its model"
+    assert refusal(guard, packed(messaging.TrainRequest, {**TRAIN, "weights": typed("NumpyVector", shaped)})) == line
 
 
 @pytest.mark.parametrize("modules", [["adam"], ["momentum", "yogi"], ["scaffold-client"], ["gaussian-noise"], []])

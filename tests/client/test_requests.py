@@ -18,7 +18,7 @@ from declearn.utils.serialize import msgpack_deserialize
 
 from services.client import requests
 from services.errors import DistrustError
-from services.transport.messages import ClientState, Deal, Grouping, SpendingQuery, StandBy, StateQuery
+from services.transport.messages import ClientState, Compression, Deal, Grouping, SpendingQuery, StandBy, StateQuery
 
 TRAIN = TrainingConfig(batch_size=64, n_epoch=1).message_params
 EVALUATE = EvaluateConfig(batch_size=500).message_params
@@ -60,6 +60,7 @@ HONEST: list[Message] = [
     JoyeLibertSecaggSetupQuery(bitsize=64, clipval=1e5),
     JoyeLibertSecretShares({"ab": "cd"}),
     X3DHTrigger(3),
+    Compression("float16"),
 ]
 
 
@@ -124,6 +125,7 @@ NONSENSE: list[tuple[Message, dict[str, Any], str]] = [
     (HONEST[19], {"bitsize": 4096}, "the server's masking-secagg-setup-query has bitsize 4096; wanted"),
     (HONEST[20], {"clipval": 0.0}, "the server's jls-setup-query has clipval 0.0; wanted"),
     (HONEST[22], {"n_reqs": 10**6}, "the server's x3dh-trigger has n_reqs 1000000; wanted"),
+    (HONEST[23], {"kind": "bfloat16"}, "the server's fed_compression has kind 'bfloat16'; wanted 'float16'"),
 ]
 
 

@@ -30,7 +30,7 @@ from services.experiment import Plan
 from services.init import identities, secagg_keys
 from services.server.model import build_model
 from services.shards import Shard
-from services.transport.messages import ClientState, Deal, DealReply, Grouping, StandBy, StateQuery
+from services.transport.messages import ClientState, Compression, Deal, DealReply, Grouping, StandBy, StateQuery
 from tests.client.hostile import HostileServer, hostile, run
 
 RNG = np.random.default_rng(0)
@@ -196,6 +196,31 @@ def test_what_a_server_says_is_one_line_in_the_log(caplog: pytest.LogCaptureFixt
 
 
 # -- what leaves ------------------------------------------------------------------------------------------------------
+
+
+def test_updates_travel_as_a_server_has_asked_until_it_sets_up_anew() -> None:
+    """An update is of float16 after a request for that, and of float32 before it and after another set-up."""
+    half = Compression("float16")
+    asked = [set_up(), train(), half, train(2), set_up(), train(3)]
+    _, sent = ends(*asked)
+    assert half in sent
+    found = [message.updates.updates for message in sent if isinstance(message, messaging.TrainReply)]
+    kinds = [{np.asarray(value).dtype.name for value in vector.coefs.values()} for vector in found]
+    assert kinds == [{"float32"}, {"float16"}, {"float32"}]
+
+
+def test_encrypted_updates_are_not_asked_for_as_float16(tmp_path: Path) -> None:
+    """Under secure aggregation a request for float16 ends the client, which says why."""
+    identities.ensure(tmp_path / "server", tmp_path / "clients", ["client_0"])
+    secagg_keys.ensure(tmp_path / "clients", ["client_0"])
+    keys = load_keys(tmp_path / "clients", "client_0")
+    error, sent = ends(set_up(secagg="masking"), Compression("float16"), keys=keys)
+    assert isinstance(error, DistrustError)
+    assert str(error) == (
+        "the server asks for updates as float16 under secure aggregation, which encrypts whole numbers; wanted one of"
+        " the two"
+    )
+    assert sent == [messaging.InitReply(), messaging.Error(str(error))]
 
 
 def replies(*script: Any, **more: Any) -> list[Any]:

@@ -247,6 +247,9 @@ BROKEN = [
             " deterministic run keeps on the server, tell what secure aggregation hides; leave out one of them"
         ),
     ),
+    ("compression: true", "compression is True; wanted 'none' or 'float16'; correct compression"),
+    ("compression: float", "compression is 'float'; wanted 'none' or 'float16'; did you mean 'float16'?"),
+    ("compression: null", "compression is empty; wanted 'none' or 'float16'; correct compression"),
     ("federation: {min_clients: 0}", "federation.min_clients is 0; wanted at least 1; correct federation.min_clients"),
     (
         "federation: {join_timeout: forever}",

@@ -32,6 +32,13 @@ CASES: list[tuple[str, str]] = [
         ),
     ),
     (
+        "{secagg: joye-libert, compression: float16}",
+        (
+            "secagg and compression float16 contradict each other: secure aggregation sends whole numbers as large as"
+            " its sums need, which are no floats any more; leave out one of them"
+        ),
+    ),
+    (
         "{model: {sklearn: {}}, metrics: [multi-classif, mse]}",
         (
             "mse in metrics and model.sklearn contradict each other: it compares probabilities, and a linear classifier"

@@ -30,7 +30,7 @@ PRESETS = "'cnn', 'cnn-strided', 'cnn-large', 'mlp', 'logistic' or 'cnn-tanh'"
 SCHEMES = "'iid', 'labels', 'biased', 'dirichlet' or 'shards'"
 KEYS = (
     "rounds, seed, deterministic, data, model, train, evaluate, optimizer, aggregator, sampling, metrics, early_stop,"
-    " fairness, robust, secagg, privacy, federation"
+    " fairness, robust, secagg, privacy, compression, federation"
 )
 MODULES = (
     "'adagrad', 'adam', 'ewma', 'gaussian-noise', 'l2-clipping', 'l2-global-clipping', 'momentum', 'rmsprop',"

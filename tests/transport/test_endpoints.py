@@ -17,7 +17,7 @@ from services.errors import DistrustError, IdentityError, NetworkError, RefusedE
 from services.paths import CA_CERTIFICATE, SERVER_CERTIFICATE, SERVER_KEY, client_certificate, client_key
 from services.transport import gate, tls
 from services.transport.client import ClientEndpoint, ConnectionLostError, Route
-from services.transport.messages import DEALABLE, PROBES
+from services.transport.messages import DEALABLE, HALVES, PROBES
 from services.transport.server import Loss, ServerEndpoint
 from tests.client.hostile import hostile, send_fragments
 from tests.transport.conftest import PATIENCE, Site, issue
@@ -68,7 +68,7 @@ def test_the_name_is_that_of_the_certificate(site: Site) -> None:
             client = site.client(server, "client_1")
             await client.start()
             assert server.client_names == {"client_1"}
-            assert server.traits("client_1") == {DEALABLE, PROBES}
+            assert server.traits("client_1") == {DEALABLE, PROBES, HALVES}
             await client.stop()
 
     run(scene())
@@ -197,7 +197,7 @@ def test_a_server_is_reached_through_something_else(site: Site) -> None:
             (gate,) = server.handler.registered_clients
             assert asked == ["server"]
             assert (gate.path, gate.request_headers["X-Site"]) == ("/federation/a", "hospital-a")
-            assert server.traits("client_0") == {DEALABLE, PROBES}
+            assert server.traits("client_0") == {DEALABLE, PROBES, HALVES}
             await client.stop()
 
     run(scene())
