@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from benchmarks import coordination
+from benchmarks import accuracy, coordination, example, floor
 from benchmarks.harness import Benchmark
 
-BENCHMARKS: tuple[Benchmark, ...] = (*coordination.BENCHMARKS,)
+BENCHMARKS: tuple[Benchmark, ...] = (
+    *example.BENCHMARKS,
+    *floor.BENCHMARKS,
+    *coordination.BENCHMARKS,
+    *accuracy.BENCHMARKS,
+)
