@@ -50,7 +50,7 @@ def benchmark(count: int) -> Benchmark:
         f"A whole round, training and evaluation, of {count} clients that make one local step each, so that little but "
         "waiting, messages and averaging is left.",
         (figure,),
-        Side(OURS, "our server and clients", functools.partial(measure, count, _serve_ours, _host_ours, 0.0)),
+        Side(OURS, "our server and clients", functools.partial(measure, count, serve_ours, host_ours, 0.0)),
         (
             Side(
                 "declearn",
@@ -83,7 +83,7 @@ def measure(
     rounds = ROUNDS[form]
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
-        _prepare(Path(folder), count)
+        prepare(Path(folder), count)
         ends, end = context.Pipe()
         first = context.Process(target=server, args=(folder, count, rounds, heartbeat, end), daemon=True)
         first.start()
@@ -104,7 +104,7 @@ def measure(
     return {ROUND: seconds[1:]}
 
 
-def _prepare(folder: Path, count: int) -> None:
+def prepare(folder: Path, count: int) -> None:
     """Issue identities, and give each client images of noise of its own."""
     from services.init import identities
 
@@ -118,7 +118,8 @@ def _prepare(folder: Path, count: int) -> None:
             np.save(site / f"{part}_target.npy", rng.integers(0, 10, IMAGES, np.uint8))
 
 
-def _plan(rounds: int) -> Any:
+def plan_of(rounds: int) -> Any:
+    """Give the plan that all sides train by."""
     from services.experiment import Plan
 
     return Plan.model_validate(
@@ -136,7 +137,8 @@ def _plan(rounds: int) -> Any:
 # -- ours -------------------------------------------------------------------------------------------------------------
 
 
-def _serve_ours(folder: str, count: int, rounds: int, _: float, end: Connection) -> None:
+def serve_ours(folder: str, count: int, rounds: int, _: float, end: Connection) -> None:
+    """Run our server; send its port, and then the seconds of its rounds."""
     from services.server.main import Run, ServerOptions
     from services.server.results import RunFolder
     from services.shards import TEST_IMAGES, TEST_LABELS, Manifest
@@ -177,7 +179,7 @@ def _serve_ours(folder: str, count: int, rounds: int, _: float, end: Connection)
 
     async def serve() -> None:
         endpoint = ServerEndpoint("localhost", 0, tls.server_context(options.certificate, options.key, options.ca))
-        run = Run(_plan(rounds), options, manifest, endpoint, RunFolder.create(options.results))
+        run = Run(plan_of(rounds), options, manifest, endpoint, RunFolder.create(options.results))
         task = asyncio.create_task(run.serve())
         while endpoint.port == 0:
             await asyncio.sleep(0.01)
@@ -188,7 +190,8 @@ def _serve_ours(folder: str, count: int, rounds: int, _: float, end: Connection)
     asyncio.run(serve())
 
 
-def _host_ours(folder: str, count: int, port: int) -> None:
+def host_ours(folder: str, count: int, port: int) -> None:
+    """Run all our clients."""
     from services import engine
     from services.client.session import Session
     from services.readers.folder import load_site
@@ -247,7 +250,7 @@ def _serve_stock(folder: str, count: int, rounds: int, heartbeat: float, end: Co
         "websockets", host="localhost", port=port, certificate=str(root / "server-cert.pem"),
         private_key=str(root / "server-pkey.pem"), heartbeat=heartbeat,
     )  # fmt: skip
-    plan = _plan(rounds)
+    plan = plan_of(rounds)
     metrics: list[Any] = [declearn.metrics.MulticlassAccuracyPrecisionRecall(labels=list(range(10)))]
     server = declearn.main.FederatedServer(build_model(plan), network, build_optim(plan), metrics)
     config = declearn.main.config.FLRunConfig.from_params(

@@ -89,3 +89,48 @@ def demo(experiment: Path, *words: str, clients: int = 3) -> Finished:
             history = list(csv.DictReader(file))
         summary = json.loads((results / "summary.json").read_text(encoding="utf-8"))
     return Finished(wall, history, summary)
+
+
+@dataclass(frozen=True)
+class Known:
+    """A process, as it was seen; its number may be another's later.
+
+    Attributes:
+        pid: its number.
+        started: ticks at which it was started, as /proc tells.
+    """
+
+    pid: int
+    started: int
+
+
+def descendants(pid: int) -> list[Known]:
+    """List what a process has started, and what those have, while all of them are there."""
+    children: dict[int, list[Known]] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        if (found := _look(int(folder.name))) is not None:
+            parent, known = found
+            children.setdefault(parent, []).append(known)
+    below, next_ones = [], [pid]
+    while next_ones:
+        ones = children.get(next_ones.pop(), [])
+        below += ones
+        next_ones += [one.pid for one in ones]
+    return below
+
+
+def end(known: Known, number: int) -> None:
+    """Send a signal to a process that was seen, if it is still the same."""
+    found = _look(known.pid)
+    if found is not None and found[1] == known:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(known.pid, number)
+
+
+def _look(pid: int) -> tuple[int, Known] | None:
+    """Give a process's parent and the process, or None where there is none."""
+    try:
+        words = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return int(words[1]), Known(pid, int(words[19]))

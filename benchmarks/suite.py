@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from benchmarks import accuracy, coordination, example, floor
+from benchmarks import accuracy, coordination, example, floor, flower
 from benchmarks.harness import Benchmark
 
 BENCHMARKS: tuple[Benchmark, ...] = (
     *example.BENCHMARKS,
     *floor.BENCHMARKS,
     *coordination.BENCHMARKS,
+    *flower.BENCHMARKS,
     *accuracy.BENCHMARKS,
 )
