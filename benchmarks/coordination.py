@@ -3,96 +3,108 @@
 Each side runs one server process and one process that hosts all its clients, over TLS on loopback, with the same model,
 optimizer, images, batch and number of rounds. What is timed is the server's: from one training request to the next,
 evaluation included. The first round, in which graphs are traced, does not count.
-
-    python -m benchmarks.coordination [--clients 3 10 30] [--rounds 20] [--pairs 3] [--heartbeat 1.0]
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
+import functools
 import logging
 import multiprocessing
-import os
-import platform
-import statistics
-import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.harness import OURS, Benchmark, BenchmarkError, Figure, Form, Side, Target
+
 IMAGES = 32
 """Training images, and as many for validation, that each client holds: one batch."""
 
+ROUNDS: dict[Form, int] = {"full": 20, "short": 8}
 
-def main(argv: list[str] | None = None) -> int:
-    """Run all pairs and print a table and, as the last line, JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clients", type=int, nargs="+", default=[3, 10, 30])
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--heartbeat", type=float, default=1.0, help="of declearn's server, in seconds")
-    options = parser.parse_args(argv)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    facts = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
-    results: dict[str, Any] = {"facts": facts, "heartbeat": options.heartbeat, "rounds": options.rounds, "clients": {}}
-    print(f"{'clients':>7} {'ours, s':>24} {'declearn, s':>24} {'ratio':>7}")
-    for count in options.clients:
-        ours: list[float] = []
-        stock: list[float] = []
-        for _ in range(options.pairs):
-            ours += measure(_serve_ours, _host_ours, count, options)
-            stock += measure(_serve_stock, _host_stock, count, options)
-        figures = {"ours": spread(ours), "declearn": spread(stock)}
-        results["clients"][count] = figures
-        print(
-            f"{count:7d} {words(figures['ours']):>24} {words(figures['declearn']):>24} "
-            f"{figures['ours'][1] / figures['declearn'][1]:7.3f}",
-            flush=True,
-        )
-    print(json.dumps(results))
-    return 0
+TARGETS = {3: 0.06, 10: 0.2, 30: 0.6}
+"""Seconds of a round, by number of clients."""
+
+ROUND = "round"
+
+Serve = Callable[[str, int, int, float, Connection], None]
+Host = Callable[[str, int, int], None]
 
 
-def spread(values: list[float]) -> tuple[float, float, float]:
-    """Give minimum, median and maximum."""
-    return min(values), statistics.median(values), max(values)
+def benchmark(count: int) -> Benchmark:
+    """Describe the benchmark of `count` clients."""
+    figure = Figure(
+        ROUND,
+        "wall from one training request to the next, evaluation included",
+        target=Target(TARGETS[count]),
+        places=3,
+    )
+    return Benchmark(
+        f"coordination-{count}",
+        f"A whole round, training and evaluation, of {count} clients that make one local step each, so that little but "
+        "waiting, messages and averaging is left.",
+        (figure,),
+        Side(OURS, "our server and clients", functools.partial(measure, count, serve_ours, host_ours, 0.0)),
+        (
+            Side(
+                "declearn",
+                "its own server and clients, at its default heartbeat of 1 s",
+                functools.partial(measure, count, _serve_stock, _host_stock, 1.0),
+            ),
+            Side(
+                "declearn-10ms",
+                "the same at a heartbeat of 0.01 s",
+                functools.partial(measure, count, _serve_stock, _host_stock, 0.01),
+            ),
+        ),
+        minutes={3: 8, 10: 9, 30: 15}[count],
+        guarded=count == min(TARGETS),
+    )
 
 
-def words(figures: tuple[float, float, float]) -> str:
-    """Write minimum, median and maximum."""
-    return f"{figures[1]:.3f} ({figures[0]:.3f} - {figures[2]:.3f})"
+def measure(
+    count: int,
+    server: Serve,
+    host: Host,
+    heartbeat: float,
+    form: Form,
+) -> Mapping[str, Sequence[float]]:
+    """Run one federation and give the seconds of each round but the first.
 
-
-def measure(server: Any, host: Any, count: int, options: argparse.Namespace) -> list[float]:
-    """Run one federation and give the seconds of each round but the first."""
+    Raises:
+        BenchmarkError: its server ended before its rounds did.
+    """
+    rounds = ROUNDS[form]
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
-        _prepare(Path(folder), count)
+        prepare(Path(folder), count)
         ends, end = context.Pipe()
-        first = context.Process(
-            target=server, args=(folder, count, options.rounds, options.heartbeat, end), daemon=True
-        )
+        first = context.Process(target=server, args=(folder, count, rounds, heartbeat, end), daemon=True)
         first.start()
-        port = ends.recv()
-        second = context.Process(target=host, args=(folder, count, port), daemon=True)
-        second.start()
-        seconds: list[float] = ends.recv()
-        first.join(60)
-        second.join(60)
-        for process in (first, second):
-            if process.is_alive():
-                process.kill()
-    return seconds[1:]
+        end.close()
+        second = None
+        try:
+            port = ends.recv()
+            second = context.Process(target=host, args=(folder, count, port), daemon=True)
+            second.start()
+            seconds: list[float] = ends.recv()
+        except EOFError:
+            raise BenchmarkError("the server's process ended before its rounds did") from None
+        finally:
+            for process in filter(None, (first, second)):
+                process.join(60)
+                if process.is_alive():
+                    process.kill()
+    return {ROUND: seconds[1:]}
 
 
-def _prepare(folder: Path, count: int) -> None:
+def prepare(folder: Path, count: int) -> None:
     """Issue identities, and give each client images of noise of its own."""
     from services.init import identities
 
@@ -106,7 +118,8 @@ def _prepare(folder: Path, count: int) -> None:
             np.save(site / f"{part}_target.npy", rng.integers(0, 10, IMAGES, np.uint8))
 
 
-def _plan(rounds: int) -> Any:
+def plan_of(rounds: int) -> Any:
+    """Give the plan that all sides train by."""
     from services.experiment import Plan
 
     return Plan.model_validate(
@@ -124,7 +137,7 @@ def _plan(rounds: int) -> Any:
 # -- ours -------------------------------------------------------------------------------------------------------------
 
 
-def ours(root: Path, count: int) -> Any:
+def options_of(root: Path, count: int) -> Any:
     """Give the options of a server of ours, which tests on a few black images."""
     from services.server.main import ServerOptions
     from services.shards import TEST_IMAGES, TEST_LABELS
@@ -157,17 +170,18 @@ def manifest() -> Any:
     )
 
 
-def _serve_ours(folder: str, count: int, rounds: int, _: float, end: Connection) -> None:
+def serve_ours(folder: str, count: int, rounds: int, _: float, end: Connection) -> None:
+    """Run our server; send its port, and then the seconds of its rounds."""
     from services.server.main import Run
     from services.server.results import RunFolder
     from services.transport import tls
     from services.transport.server import ServerEndpoint
 
-    options = ours(Path(folder), count)
+    options = options_of(Path(folder), count)
 
     async def serve() -> None:
         endpoint = ServerEndpoint("localhost", 0, tls.server_context(options.certificate, options.key, options.ca))
-        run = Run(_plan(rounds), options, manifest(), endpoint, RunFolder.create(options.results))
+        run = Run(plan_of(rounds), options, manifest(), endpoint, RunFolder.create(options.results))
         task = asyncio.create_task(run.serve())
         while endpoint.port == 0:
             await asyncio.sleep(0.01)
@@ -178,7 +192,8 @@ def _serve_ours(folder: str, count: int, rounds: int, _: float, end: Connection)
     asyncio.run(serve())
 
 
-def _host_ours(folder: str, count: int, port: int) -> None:
+def host_ours(folder: str, count: int, port: int) -> None:
+    """Run all our clients."""
     from services import engine
     from services.client.session import Session
     from services.readers.folder import load_site
@@ -237,8 +252,8 @@ def _serve_stock(folder: str, count: int, rounds: int, heartbeat: float, end: Co
         "websockets", host="localhost", port=port, certificate=str(root / "server-cert.pem"),
         private_key=str(root / "server-pkey.pem"), heartbeat=heartbeat,
     )  # fmt: skip
-    plan = _plan(rounds)
-    metrics = [declearn.metrics.MulticlassAccuracyPrecisionRecall(labels=list(range(10)))]
+    plan = plan_of(rounds)
+    metrics: list[Any] = [declearn.metrics.MulticlassAccuracyPrecisionRecall(labels=list(range(10)))]
     server = declearn.main.FederatedServer(build_model(plan), network, build_optim(plan), metrics)
     config = declearn.main.config.FLRunConfig.from_params(
         rounds=rounds,
@@ -277,5 +292,4 @@ def _host_stock(folder: str, count: int, port: int) -> None:
         thread.join()
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+BENCHMARKS = tuple(benchmark(count) for count in TARGETS)

@@ -19,6 +19,8 @@ from services import engine
 from services.experiment import Plan
 
 if TYPE_CHECKING:
+    from declearn.model.tensorflow import TensorflowModel
+
     from services.client.privacy import PrivateTraining
     from services.client.training import LocalTraining
 
@@ -41,7 +43,7 @@ def steps(preset: str, batch_size: int) -> tuple[Callable[[], None], Callable[[]
     def client(kind: type[LocalTraining]) -> LocalTraining:
         optim = build_optim(plan)
         return kind(
-            model=CompiledModel.of(build_model(plan)),
+            model=CompiledModel.of(cast("TensorflowModel", build_model(plan))),
             optim=optim.client_opt,
             aggrg=optim.aggregator,
             train_data=ImageDataset(images, labels),

@@ -3,20 +3,14 @@
 The clients are ours on the wire: mutual TLS, a certificate each, the messages of a site with its own data. What they
 answer was recorded from a real client in a first round and is sent again, a few bits of it changed for each client and
 round, since the server refuses copies. They import no TensorFlow, and share one process; the server has its own.
-
-    python -m benchmarks.scale_up [--clients 1000] [--rounds 20]
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import multiprocessing
-import os
 import resource
 import statistics
-import sys
 import tempfile
 import threading
 import time
@@ -25,27 +19,21 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import coordination
+from benchmarks.harness import OURS, Benchmark, Figure, Form, Side, Target
+
+CLIENTS, ROUNDS = 1000, 20
+
+KEYS = {"round": "p50_s", "slowest": "p99_s", "processor": "cpu_s", "memory": "rss_mb", "peak": "peak_mb"}
+"""Of each figure, what it is called in what `measure` gives."""
 
 SAMPLES = 0.2
 """Seconds between two looks at the server's memory."""
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run once, and print what the server took, and the same as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clients", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=20)
-    options = parser.parse_args(argv)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    found = measure(options.clients, options.rounds)
-    print(
-        f"{options.clients} clients, {options.rounds} rounds: joined in {found['join_s']:.1f} s;"
-        f" a round {found['p50_s']:.2f} s (p99 {found['p99_s']:.2f} s), of it {found['cpu_s']:.2f} s of the server's"
-        f" processor time; server {found['rss_mb']:.0f} MB, at most {found['peak_mb']:.0f} MB,"
-        f" {found['before_mb']:.0f} MB before anybody came"
-    )
-    print(json.dumps(found))
-    return 0
+def side(form: Form) -> dict[str, list[float]]:
+    """Run it, and give the figures of the page; a short form has fewer clients."""
+    found = measure(*((100, 5) if form == "short" else (CLIENTS, ROUNDS)))
+    return {name: [found[key]] for name, key in KEYS.items()}
 
 
 def measure(count: int, rounds: int) -> dict[str, Any]:
@@ -58,7 +46,7 @@ def measure(count: int, rounds: int) -> dict[str, Any]:
     """
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
-        coordination._prepare(Path(folder), 1)
+        coordination.prepare(Path(folder), 1)
         recorded = _record(context, folder)
         _issue(Path(folder), count)
         ends, end = context.Pipe()
@@ -84,7 +72,7 @@ def _issue(folder: Path, count: int) -> None:
 def _record(context: Any, folder: str) -> dict[str, bytes]:
     """Run one round with a real client, and give what it answered, by the kind of message."""
     ends, end = context.Pipe()
-    server = context.Process(target=coordination._serve_ours, args=(folder, 1, 1, 0.0, end), daemon=True)
+    server = context.Process(target=coordination.serve_ours, args=(folder, 1, 1, 0.0, end), daemon=True)
     server.start()
     port = ends.recv()
     told, teller = context.Pipe()
@@ -108,7 +96,7 @@ def _host_recorder(folder: str, port: int, end: Connection) -> None:
         await send(self, message)
 
     ClientEndpoint.send_message = recording  # type: ignore[method-assign]
-    coordination._host_ours(folder, 1, port)
+    coordination.host_ours(folder, 1, port)
     end.send(recorded)
 
 
@@ -140,7 +128,7 @@ def _serve(folder: str, count: int, rounds: int, end: Connection) -> None:
     from services.transport import tls
     from services.transport.server import ServerEndpoint
 
-    options = coordination.ours(Path(folder), count)
+    options = coordination.options_of(Path(folder), count)
 
     async def serve() -> None:
         endpoint = ServerEndpoint("localhost", 0, tls.server_context(options.certificate, options.key, options.ca))
@@ -181,7 +169,7 @@ def _serve(folder: str, count: int, rounds: int, end: Connection) -> None:
 
 
 def _plan(rounds: int) -> Any:
-    plan = coordination._plan(rounds)
+    plan = coordination.plan_of(rounds)
     limits = plan.federation.model_copy(update={"join_timeout": 600, "round_timeout": 600})
     return plan.model_copy(update={"federation": limits})
 
@@ -208,7 +196,7 @@ def _host(folder: str, count: int, port: int, recorded: dict[str, bytes]) -> Non
 
     root = Path(folder)
     clients = root / "clients"
-    answers = {
+    answers: dict[Any, str] = {
         messaging.MetadataQuery: messaging.MetadataReply.typekey,
         messaging.InitRequest: messaging.InitReply.typekey,
         messaging.TrainRequest: messaging.TrainReply.typekey,
@@ -270,5 +258,20 @@ def _varied(reply: bytes, place: int, number: int, done: int) -> bytes:
     return bytes(varied)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+BENCHMARKS = (
+    Benchmark(
+        "scale-up",
+        "1,000 clients that speak the protocol over mutual TLS and compute nothing, with the default model, 20 rounds.",
+        (
+            Figure("round", "median wall of a round, training and evaluation", target=Target(5)),
+            Figure("slowest", "99th percentile of the same"),
+            Figure("processor", "of the server's processor time, a round"),
+            Figure(
+                "memory", "resident memory of the server, in the median over the rounds", "MB", Target(1000), places=0
+            ),
+            Figure("peak", "the most of it", "MB", places=0),
+        ),
+        Side(OURS, "our server; clients of ours on the wire, in one process", side),
+        minutes=15,
+    ),
+)

@@ -1,4 +1,5 @@
-# What the scripts share: steps that show their time, exit codes, package-index settings, the pinned uv.
+# What the scripts share: steps that show their time, exit codes, package-index settings, the pinned uv, the
+# Python environment.
 # shellcheck shell=bash
 
 if ((BASH_VERSINFO[0] < 5)); then
@@ -24,6 +25,7 @@ scratch=$(mktemp -d)
 remove_scratch() { rm -rf "$scratch"; }
 at_exit remove_scratch
 uv=.cache/uv/bin/uv
+python=.venv/bin/python
 
 # A script that calls another hands the count over, so that a person sees one sequence.
 steps_done=${STEPS_DONE:-0}
@@ -194,6 +196,24 @@ ensure_uv() {
     .cache/uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
         --requirement requirements/tools.txt
     printf '%s' "$stamp" >.cache/uv/.stamp
+    outcome "installed"
+}
+
+# ensure_environment: the locked development requirements and, by reference, this package in .venv; installed again only when they change.
+ensure_environment() {
+    local stamp
+    stamp=$(sha256sum requirements/dev.txt pyproject.toml)
+    if [[ -x $python && $(cat .venv/.stamp 2>/dev/null) == "$stamp" ]]; then
+        outcome "found"
+        return
+    fi
+    # shellcheck source=/dev/null
+    [[ -z ${INDEX_SETTINGS:-} ]] || source "$INDEX_SETTINGS"
+    [[ -x $python ]] || "$uv" venv --no-config --python .cache/uv/bin/python .venv
+    UV_INDEX_STRATEGY=unsafe-best-match "$uv" pip sync --no-config --python "$python" --require-hashes \
+        --only-binary :all: requirements/dev.txt
+    "$uv" pip install --no-config --python "$python" --no-deps --no-index --no-build-isolation --editable .
+    printf '%s' "$stamp" >.venv/.stamp
     outcome "installed"
 }
 

@@ -67,7 +67,7 @@ def mirror(source: str) -> str:
     return (Path(source).parent / f"test_{Path(source).name}").as_posix()
 
 
-OTHER = ("script/", "compose/", "deploy/", "faults/", "lab/")
+OTHER = ("benchmarks/", "script/", "compose/", "deploy/", "faults/", "lab/")
 """Rooms of tests that mirror no source files: they test what stands beside services/, or whole runs."""
 
 SOURCES = files("services", "*.py")

@@ -1,0 +1,1 @@
+"""Tests of benchmarks: what is counted is counted right; nothing is timed."""
