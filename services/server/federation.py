@@ -331,6 +331,8 @@ class Federation(FederatedServer):
         )
         expected = messaging.TrainReply if self.secure is None else secagg_messaging.SecaggTrainReply
         trained, losses = await self._ask(request, members, expected, limits.round_timeout)
+        if self.plan.compression == FLOAT16:
+            await asyncio.to_thread(self._widen, trained)
         trained, losses = self._sift(number, trained, losses)
         self.attendance.judge(trained, losses)
         states = await self.attendance.collect_states(list(trained)) if self.plan.deterministic else {}
@@ -459,6 +461,12 @@ class Federation(FederatedServer):
             self.secure.forget()
             members = list(replies)
 
+    def _widen(self, trained: Mapping[str, Any]) -> None:
+        """Make updates that travelled as float16 of the model's type again; takes a while, and is run in a thread."""
+        for reply in trained.values():
+            if isinstance(getattr(reply.updates, "updates", None), Vector):  # else it is refused for that
+                reply.updates.updates = widened(reply.updates.updates, self._types)
+
     def _sift(
         self, number: int, trained: Mapping[str, Any], losses: Mapping[str, Loss]
     ) -> tuple[dict[str, Any], dict[str, Loss]]:
@@ -469,10 +477,6 @@ class Federation(FederatedServer):
         """
         if self.secure is not None:
             return self._inspect_sealed(number, trained, losses, self.sealed.fault_in_training)
-        if self.plan.compression == FLOAT16:
-            for reply in trained.values():
-                if isinstance(getattr(reply.updates, "updates", None), Vector):
-                    reply.updates.updates = widened(reply.updates.updates, self._types)
         sound, lost = self._inspect(
             number,
             trained,

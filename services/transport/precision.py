@@ -21,6 +21,8 @@ LARGEST_ERROR = 1e-3
 """Norm of what an array may lose, as a share of its own norm. Rounding to the 11 digits of float16 costs half of that
 at most; values below 6.1e-5 have fewer digits, and cost more."""
 
+LARGEST = float(np.finfo(np.float16).max)
+
 V = TypeVar("V", bound=Vector[Any])
 
 
@@ -48,15 +50,17 @@ def types_of(vector: Vector[Any]) -> dict[str, np.dtype[Any]]:
 def _narrowed(array: NDArray[Any]) -> NDArray[Any]:
     if array.dtype not in (np.float32, np.float64):
         return array
-    with np.errstate(over="ignore"):
-        half = array.astype(np.float16)
-    if not np.isfinite(half).all():
+    largest = np.abs(array).max(initial=0)
+    if not largest <= LARGEST:  # as it is not where one of them is no number
         return array
-    error, size = _square(array - half), _square(array)
-    # where squares are too small for any number, only what is zero is taken for it
-    return half if error < LARGEST_ERROR**2 * size or not array.any() else array
+    half = array.astype(np.float16)
+    if largest == 0:
+        return half
+    # squares that are too small for any number are zero on both sides, which is no less
+    return half if _square(array - half) < LARGEST_ERROR**2 * _square(array) else array
 
 
 def _square(array: NDArray[Any]) -> float:
     """Give the square of an array's norm."""
-    return float(np.square(array, dtype=np.float64).sum())
+    flat = array.ravel()
+    return float(np.dot(flat, flat))

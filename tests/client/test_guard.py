@@ -181,6 +181,7 @@ def test_past_the_set_up_there_are_numbers_alone(guard: Guard, kind: str) -> Non
         (typed("np.ndarray", [b"\x00" * 8, "f", ["2"]]), "holds np.ndarray that is none"),
         (typed("np.ndarray", [b"\x00" * 8, "f", [3]]), "can't be read (ValueError("),
         (typed("np.ndarray", [b"\x00" * 7, "f", [2]]), "can't be read (ValueError("),
+        (typed("np.ndarray", [b"\x00" * 8, "e", [2**40]]), "holds np.ndarray that is none"),
         (typed("np.ndarray", "x"), "holds np.ndarray that is none"),
         (
             typed("TensorflowVector", {"a": ["slices", array([1]), array([0], "l"), array([10**15], "l")]}),

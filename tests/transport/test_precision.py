@@ -162,7 +162,6 @@ BESIDE: dict[str, dict[str, Any]] = {
     "sklearn": {"model": {"sklearn": {}}},
     "scaffold": {"optimizer": SCAFFOLD},
     "masked": {"aggregator": "gradient-masked-averaging"},
-    "fedadam": {"optimizer": {"server": {"modules": ["adam"], "lrate": 0.01}}},
     "norm": {"robust": {"max_update_norm": 0.5}},
     "median": {"robust": {"aggregator": "median"}},
     "dp-sgd": {"model": "cnn-tanh", "privacy": {"epsilon": 50.0, "max_grad_norm": 1.0}},

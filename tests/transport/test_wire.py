@@ -156,6 +156,8 @@ def integers(count: int) -> list[dict[str, Any]]:
         (reply(metrics=wrapped("NumpyVector", {"a": 1})), "it holds a 'NumpyVector' that is none"),
         (reply(metrics=wrapped("NumpyVector", [])), "it holds a 'NumpyVector' that is none"),
         (array(b"", "f", [-1]), "it holds a 'np.ndarray' that is none"),
+        (array(b"", "e", [2**40, 0]), "it holds a 'np.ndarray' that is none"),
+        (array(b"xx", "e", [2**40]), "it holds a 'np.ndarray' that is none"),
         (array(b"xxxx", "f", [2]), "it can't be read (cannot reshape array of size 1 into shape (2,))"),
         (reply(metrics=[0] * (MOST + 1)), "it can't be read (1001 exceeds max_array_len(1000))"),
         (reply(metrics=[[[0] * 300] * 4]), "it holds too many things"),
