@@ -1,6 +1,6 @@
 """A round of one local step, ours beside Flower's: a SuperLink and SuperNodes over TLS, as its documentation has it.
 
-Same model, images, optimizer, batch, and training and evaluation in each round, as in `benchmarks.coordination`. What is
+Same model, images, optimizer and batch, training and evaluation in each round, as in `benchmarks.coordination`. What is
 timed is the server's, from one training request to the next, and the first round does not count. Flower starts a
 process for each message that a SuperNode gets, which imports TensorFlow anew: that is what its rounds are made of. It
 has an environment of its own, which `script/bench` makes, since it wants other versions than ours of what both use.
