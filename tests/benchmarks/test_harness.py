@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -88,10 +89,33 @@ def test_machine_and_versions_are_kept() -> None:
     """A result tells cores, memory, load, versions, date and commit, and is JSON."""
     found = harness.run(made_up(), 1, call=at_once)["facts"]
     assert found.keys() == {
-        "date", "commit", "cores", "memory_gb", "machine", "load", "python", "tensorflow", "declearn",
+        "date", "commit", "cores", "memory_gb", "machine", "load", "python", "tensorflow", "declearn", "flower",
     }  # fmt: skip
     assert found["declearn"].startswith("2.9.")
     assert json.loads(json.dumps(found)) == found
+
+
+def test_a_commit_is_named_with_what_differs_from_it(tmp_path: Path) -> None:
+    """A + tells that files differ from the commit, but for those that measuring writes; no repository is None."""
+    assert harness.commit(tmp_path) is None
+
+    def git(*words: str) -> None:
+        author = ("-c", "user.name=somebody", "-c", "user.email=somebody@localhost")
+        subprocess.run(["git", *author, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    result, source = tmp_path / "benchmarks" / "results" / "one.json", tmp_path / "source.py"
+    result.parent.mkdir(parents=True)
+    for path in (result, source):
+        path.write_text("", encoding="utf-8")
+    git("init")
+    git("add", ".")
+    git("commit", "--message", "all of it")
+    name = harness.commit(tmp_path)
+    assert name
+    result.write_text("anew", encoding="utf-8")
+    assert harness.commit(tmp_path) == name
+    source.write_text("anew", encoding="utf-8")
+    assert harness.commit(tmp_path) == f"{name}+"
 
 
 def test_each_run_has_a_process_of_its_own() -> None:
