@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -298,3 +299,10 @@ def test_names_are_unique_and_rivals_of_targets_exist() -> None:
         for figure in each.figures:
             rival = figure.target and figure.target.rival
             assert rival is None or rival in {side.name for side in each.rivals if harness.gives(side, figure)}
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS, ids=lambda benchmark: benchmark.name)
+def test_every_side_can_be_run_in_another_process(benchmark: Benchmark) -> None:
+    """What runs a side can be handed to a process that is started anew."""
+    for side in benchmark.sides:
+        assert callable(pickle.loads(pickle.dumps(side.measure)))  # noqa: S301 - written one line before
