@@ -1,7 +1,7 @@
 """A round of one local step, ours beside Flower's: a SuperLink and SuperNodes over TLS, as its documentation has it.
 
-Same model, images, optimizer, batch, and training and evaluation in each round, as in `benchmarks.coordination`. What
-is timed is the server's, from one training request to the next, and the first round does not count. Flower starts a
+Same model, images, optimizer and batch, training and evaluation in each round, as in `benchmarks.coordination`. What is
+timed is the server's, from one training request to the next, and the first round does not count. Flower starts a
 process for each message that a SuperNode gets, which imports TensorFlow anew: that is what its rounds are made of. It
 has an environment of its own, which `script/bench` makes, since it wants other versions than ours of what both use.
 """
@@ -24,11 +24,9 @@ from pathlib import Path
 
 from benchmarks import coordination, processes
 from benchmarks.coordination import ROUND
-from benchmarks.harness import OURS, REPOSITORY, Benchmark, BenchmarkError, Figure, Form, Side
+from benchmarks.harness import FLOWER, OURS, Benchmark, BenchmarkError, Figure, Form, Side
 
 CLIENTS = 3
-
-ENVIRONMENT = REPOSITORY / ".cache" / "bench-flower"
 
 APP = Path(__file__).parent / "flower_app"
 
@@ -57,7 +55,7 @@ def measure(form: Form) -> dict[str, list[float]]:
     Raises:
         BenchmarkError: there is no Flower, or it did not come to its last round.
     """
-    if not (ENVIRONMENT / "bin" / "flwr").exists():
+    if not (FLOWER / "bin" / "flwr").exists():
         raise BenchmarkError("Flower is missing; `script/bench flower` installs it")
     with tempfile.TemporaryDirectory(prefix="fed-bench-", ignore_cleanup_errors=True) as text:
         folder = Path(text)
@@ -116,10 +114,10 @@ def _identity(folder: Path) -> list[str]:
 @contextlib.contextmanager
 def _started(folder: Path, name: str, *words: str) -> Iterator[subprocess.Popen[bytes]]:
     """Start a program of Flower's, and end it and all that it started with the block."""
-    path = f"{ENVIRONMENT / 'bin'}:{processes.surroundings()['PATH']}"
+    path = f"{FLOWER / 'bin'}:{processes.surroundings()['PATH']}"
     environment = processes.surroundings(FLWR_HOME=str(folder), FLWR_TELEMETRY_ENABLED="0", PATH=path)
     del environment["PYTHONPATH"]
-    program = str(ENVIRONMENT / "bin" / name)
+    program = str(FLOWER / "bin" / name)
     process = subprocess.Popen([program, *words], cwd=folder, env=environment, stdin=subprocess.DEVNULL)  # noqa: S603
     try:
         yield process

@@ -28,6 +28,9 @@ REPOSITORY = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 BASELINE = Path(__file__).parent / "baseline.json"
 
+FLOWER = REPOSITORY / ".cache" / "bench-flower"
+"""Flower's environment, which `script/bench` makes."""
+
 OURS = "ours"
 """Name of our side; the rivals' are theirs."""
 
@@ -151,6 +154,7 @@ def run(
         BenchmarkError: a side failed, or gave other figures than it should.
     """
     call = call or fresh
+    found = facts()  # before it loads the machine itself
     samples: dict[str, dict[str, list[list[float]]]] = {
         figure.name: {side.name: [] for side in benchmark.sides if gives(side, figure)} for figure in benchmark.figures
     }
@@ -175,7 +179,7 @@ def run(
         "benchmark": benchmark.name,
         "form": form,
         "pairs": pairs,
-        "facts": facts(),
+        "facts": found,
         "units": {figure.name: figure.unit for figure in benchmark.figures},
         "figures": figures,
     }
@@ -259,6 +263,7 @@ def facts() -> dict[str, Any]:
         "python": platform.python_version(),
         "tensorflow": _version("tensorflow-cpu", "tensorflow"),
         "declearn": _version("declearn"),
+        "flower": _flower(),
     }
 
 
@@ -271,14 +276,30 @@ def _version(*packages: str) -> str | None:
     return None
 
 
+def _flower() -> str | None:
+    """Give the version of Flower in the environment of its own, or None where there is none."""
+    found = sorted(FLOWER.glob("lib/python*/site-packages/flwr-*.dist-info"))
+    return found[0].name.removeprefix("flwr-").removesuffix(".dist-info") if found else None
+
+
 def commit(folder: Path = REPOSITORY) -> str | None:
-    """Name the commit that is measured, with a + where files differ from it; None where there is no repository."""
-    words = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+    """Name the commit that is measured; None where there is no repository.
+
+    A + behind it says that files differ from it, but for those that measuring itself writes.
+    """
+    written = [f":!{path}" for path in ("benchmarks/results", "benchmarks/baseline.json", "docs/performance.md")]
     try:
-        done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603
-    except OSError:
+        name = _git(folder, "rev-parse", "--short", "HEAD")
+        return name + (
+            "+" if _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ".", *written) else ""
+        )
+    except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip() or None
+
+
+def _git(folder: Path, *words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True)  # noqa: S603, S607
+    return done.stdout.strip()
 
 
 # -- files ------------------------------------------------------------------------------------------------------------

@@ -60,12 +60,14 @@ def _section(benchmark: Benchmark, result: Mapping[str, Any] | None) -> str:
     if result is None:
         return f"{text}{NOT_MEASURED.capitalize()}.\n"
     facts = result["facts"]
+    versions = f"Python {facts['python']}, TensorFlow {facts['tensorflow']}, declearn {facts['declearn']}"
+    if any(side.name == "flower" for side in benchmark.rivals):
+        versions += f", Flower {facts['flower']}"
     table = [[cell.replace("|", "\\|") for cell in row] for row in harness.rows(benchmark, result)]
     return (
         f"{text}{_table([word.capitalize() for word in harness.HEAD], table)}\n"
         f"{result['pairs']} runs of each on {facts['date']}, of commit {facts['commit']}, on {facts['cores']} cores "
-        f"({facts['machine']}) with {facts['memory_gb']} GB: Python {facts['python']}, "
-        f"TensorFlow {facts['tensorflow']}, declearn {facts['declearn']}.\n"
+        f"({facts['machine']}) with {facts['memory_gb']} GB and a load of {facts['load']} before: {versions}.\n"
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -88,10 +90,33 @@ def test_machine_and_versions_are_kept() -> None:
     """A result tells cores, memory, load, versions, date and commit, and is JSON."""
     found = harness.run(made_up(), 1, call=at_once)["facts"]
     assert found.keys() == {
-        "date", "commit", "cores", "memory_gb", "machine", "load", "python", "tensorflow", "declearn",
+        "date", "commit", "cores", "memory_gb", "machine", "load", "python", "tensorflow", "declearn", "flower",
     }  # fmt: skip
     assert found["declearn"].startswith("2.9.")
     assert json.loads(json.dumps(found)) == found
+
+
+def test_a_commit_is_named_with_what_differs_from_it(tmp_path: Path) -> None:
+    """A + tells that files differ from the commit, but for those that measuring writes; no repository is None."""
+    assert harness.commit(tmp_path) is None
+
+    def git(*words: str) -> None:
+        author = ("-c", "user.name=somebody", "-c", "user.email=somebody@localhost")
+        subprocess.run(["git", *author, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    result, source = tmp_path / "benchmarks" / "results" / "one.json", tmp_path / "source.py"
+    result.parent.mkdir(parents=True)
+    for path in (result, source):
+        path.write_text("", encoding="utf-8")
+    git("init")
+    git("add", ".")
+    git("commit", "--message", "all of it")
+    name = harness.commit(tmp_path)
+    assert name
+    result.write_text("anew", encoding="utf-8")
+    assert harness.commit(tmp_path) == name
+    source.write_text("anew", encoding="utf-8")
+    assert harness.commit(tmp_path) == f"{name}+"
 
 
 def test_each_run_has_a_process_of_its_own() -> None:
@@ -274,3 +299,10 @@ def test_names_are_unique_and_rivals_of_targets_exist() -> None:
         for figure in each.figures:
             rival = figure.target and figure.target.rival
             assert rival is None or rival in {side.name for side in each.rivals if harness.gives(side, figure)}
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS, ids=lambda benchmark: benchmark.name)
+def test_every_side_can_be_run_in_another_process(benchmark: Benchmark) -> None:
+    """What runs a side can be handed to a process that is started anew."""
+    for side in benchmark.sides:
+        assert callable(pickle.loads(pickle.dumps(side.measure)))  # noqa: S301 - written one line before

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -25,6 +28,22 @@ def test_a_program_that_fails_does_not_count(tmp_path: Path) -> None:
     """A program that ends with another code than 0 has no time."""
     with pytest.raises(BenchmarkError, match=r"^-c import sys; sys\.exit\(3\) ended with code 3$"):
         processes.timed(tmp_path, sys.executable, "-c", "import sys; sys.exit(3)", environment=processes.surroundings())
+
+
+def test_what_a_program_started_is_found_and_ended() -> None:
+    """Processes below a process are found while it is there, in whatever session, and can be ended when it is gone."""
+    parent = "import subprocess; subprocess.Popen(['cat'], start_new_session=True); print('begun', flush=True); input()"
+    words = [sys.executable, "-c", parent]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        (below,) = processes.descendants(process.pid)
+        process.kill()
+        process.wait()
+        processes.end(processes.Known(below.pid, below.started - 1), signal.SIGKILL)  # another of that number
+        os.kill(below.pid, 0)
+        processes.end(below, signal.SIGKILL)
+        assert process.stdout.read() == ""  # held open until the last has gone
 
 
 def test_the_data_set_is_where_both_look_for_it() -> None:
