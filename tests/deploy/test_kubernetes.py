@@ -24,7 +24,7 @@ from services.paths import CA_CERTIFICATE, MANIFEST, SERVER_CERTIFICATE, SERVER_
 from services.server.results import RunFolder
 from services.server.trust import DENIED
 from services.transport import tls
-from tests.support import REPOSITORY, deadline
+from tests.support import REPOSITORY, deadline, logging_kept
 from tests.test_docs import known_keys
 
 FOLDER = REPOSITORY / "deploy" / "kubernetes"
@@ -110,7 +110,8 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(path, folder)
     shutil.copy(REPOSITORY / "experiment.yml", folder)
     command = ["certs", "--folder", str(folder / "certs"), "--clients", str(IDENTITIES), "--host", "server"]
-    assert cli.main(command) == 0
+    with logging_kept():
+        assert cli.main(command) == 0
     return folder
 
 
