@@ -12,11 +12,12 @@ import pytest
 from services.errors import StoppedError
 from tests.terminal.stage import FED, Screen
 
+# the view is brought up to date once a second: a round takes longer, so that none is missed
 PLAN = """
 rounds: 1000
 data: {dataset: own}
 model: {sklearn: {loss: log_loss}}
-train: {batch_size: 2, epochs: 100}
+train: {batch_size: 2, epochs: 500}
 federation: {join_grace: 0.2}
 """
 
