@@ -71,7 +71,7 @@ def run(
     with contextlib.ExitStack() as stack:
         if root is None:
             root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fed-demo-")))
-        stack.enter_context(stoppable())
+        stops = stack.enter_context(stoppable())
         (root / "data").mkdir(parents=True, exist_ok=True)
         paths.results.mkdir(parents=True, exist_ok=True)
         for link, target in ((root / "data" / "mnist_raw", paths.raw), (root / "results", paths.results)):
@@ -103,7 +103,7 @@ def run(
         with live.board() as board:
             if board is not None and page:
                 threading.Thread(target=_show, args=(board, f"http://127.0.0.1:{page}"), daemon=True).start()
-            _federate(env, clients, Paths(root))
+            _federate(env, clients, Paths(root), stops)
 
 
 def _show(board: live.Board, url: str) -> None:
@@ -116,21 +116,24 @@ def _show(board: live.Board, url: str) -> None:
             board.show(Picture(state, news if isinstance(news, str) else ""))
 
 
-def _federate(env: Mapping[str, str], clients: int, paths: Paths) -> None:
+def _federate(env: Mapping[str, str], clients: int, paths: Paths, stops: Stops) -> None:
     certs = paths.certs
     ca = str(certs / CA_CERTIFICATE)
     identity = ("--certificate", str(certs / SERVER_CERTIFICATE), "--private-key", str(certs / SERVER_KEY))
     processes: list[subprocess.Popen[bytes]] = []
+
+    def start(*words: str) -> subprocess.Popen[bytes]:
+        with stops.held():
+            processes.append(_start(env, *words))
+        return processes[-1]
+
     try:
-        init = _start(env, "init")
-        processes.append(init)
-        code = init.wait()
+        code = start("init").wait()
         if code:
             raise DemoError("init", code)
-        server = _start(env, "server", *identity)
-        processes.append(server)
+        server = start("server", *identity)
         for _ in range(clients):
-            processes.append(_start(env, "client", "--ca-cert", ca, "--quiet"))  # noqa: PERF401 - a signal may come between
+            start("client", "--ca-cert", ca, "--quiet")
         logger.info("a server and %d clients are at work", clients)
         if env["STATUS_PORT"] != "0":
             logger.info("status page: http://127.0.0.1:%s", env["STATUS_PORT"])
@@ -166,18 +169,45 @@ def _end(processes: list[subprocess.Popen[bytes]]) -> None:
             process.wait()
 
 
+class Stops:
+    """Signals that ask to stop: raised at once, or, amid the start of a process, when it is known whom to end."""
+
+    def __init__(self) -> None:
+        self._holding = False
+        self._pending: StoppedError | None = None
+
+    def stop(self, number: int) -> None:
+        """Take note of a signal."""
+        error = StoppedError(f"stopped by {signal.Signals(number).name}")
+        if not self._holding:
+            raise error
+        self._pending = error
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold a signal back until the block is done."""
+        self._holding = True
+        try:
+            yield
+        finally:
+            self._holding = False
+        if self._pending is not None:
+            raise self._pending
+
+
 @contextlib.contextmanager
-def stoppable() -> Iterator[None]:
+def stoppable() -> Iterator[Stops]:
     """Turn the first SIGTERM or Ctrl-C into a `StoppedError`, so that what was started is ended; ignore the next."""
+    stops = Stops()
 
     def stop(number: int, _: object) -> None:
         for other in kept:
             signal.signal(other, signal.SIG_IGN)
-        raise StoppedError(f"stopped by {signal.Signals(number).name}")
+        stops.stop(number)
 
     kept = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield
+        yield stops
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)

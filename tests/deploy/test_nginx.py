@@ -42,17 +42,12 @@ def found() -> tuple[Path, Path]:
     pytest.skip(reason)
 
 
-def free_port() -> int:
-    """Find a TCP port that nothing listens on."""
-    with socket.create_server(("localhost", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 @contextlib.contextmanager
 def nginx(folder: Path, behind: int) -> Iterator[int]:
     """Run nginx by deploy/nginx.conf, before a server on port `behind` of this machine; gives its own port."""
     program, module = found()
-    port = free_port()
+    with socket.create_server(("localhost", 0)) as listener:
+        port = int(listener.getsockname()[1])
     text = (REPOSITORY / "deploy" / "nginx.conf").read_text(encoding="utf-8")
     for pattern, here in (
         (r"listen 443\b", f"listen 127.0.0.1:{port}"),
@@ -104,10 +99,12 @@ def test_sites_train_through_nginx(kits: Path) -> None:
     """By the name that sites ask for, TLS is passed through: a run completes, each side proves to the other who it is,
     and a site that asks for another name reaches nobody.
     """
-    root, behind = kits.parent, free_port()
-    words = ("2", "--kit", "federation/server", "--port", str(behind), "--status-port", "0")
-    with nginx(root, behind) as port, Role(root, *FED, "server", *words) as server:
-        server.until(r"listening on ")
+    root = kits.parent
+    words = ("2", "--kit", "federation/server", "--port", "0", "--status-port", "0")
+    with contextlib.ExitStack() as outer:
+        server = outer.enter_context(Role(root, *FED, "server", *words))
+        # a port that is found free now is not the server's
+        port = outer.enter_context(nginx(root, int(server.until(r"listening on \S+:(\d+)")[1])))
         there = {"SERVER_URI": f"wss://localhost:{port}", "CONNECT_TIMEOUT": "60"}
         lost = there | {"SERVER_NAME": "elsewhere.example.org", "CONNECT_TIMEOUT": "2"}
         with Role(root, *FED, "client", "--kit", f"federation/sites/{SITES[0]}", **lost) as stranger:
