@@ -199,9 +199,14 @@ def test_a_signal_amid_a_start_waits_for_it() -> None:
     """A signal that comes while a process is being started is raised once that is known, so that it is ended too."""
     stops = demo.Stops()
     started = []
-    with pytest.raises(StoppedError, match="stopped by SIGTERM"), stops.held():
-        stops.stop(signal.SIGTERM)
-        started.append("server")
+
+    def start() -> None:
+        with stops.held():
+            stops.stop(signal.SIGTERM)
+            started.append("server")
+
+    with pytest.raises(StoppedError, match="stopped by SIGTERM"):
+        start()
     assert started == ["server"]
     with pytest.raises(StoppedError, match="stopped by SIGINT"):
         stops.stop(signal.SIGINT)
