@@ -254,17 +254,18 @@ demo.run(Plan(), 2, Paths(Path(sys.argv[1])), Path("models"), status_port=demo._
 def test_a_terminal_shows_the_run_below_the_lines(paths: Paths) -> None:
     """On a terminal the state of the run stands below everybody's lines, and goes with its end; lines stay."""
     with Screen([sys.executable, "-c", DEMO, str(paths.root), SERVER]) as screen:
-        text = screen.until("Waiting for clients", "server: listening", "client: made", "2 clients are at work")
+        lines = ("server: listening", "client: made", "2 clients are at work")
+        text = screen.until("Waiting for clients", "client_0", *lines)
         assert text.index("server: listening") < text.index("Waiting for clients") < text.index("client_0")
         for phase, words in (("training", "Training · round 2 of 5"), ("evaluating", "Evaluating · round 2 of 5")):
             screen.type("\n")
-            text = screen.until(f"server: {phase}", words)
+            text = screen.until(f"server: {phase}", words, "rounds ")  # not amid a redrawing
             assert text.count("rounds ") == 1
         screen.type("\n")
         assert screen.end() == 0
-        lines = screen.text.splitlines()
-        assert lines[-1] == "06:40:17 server: completed"
-        assert [line for line in lines if not re.match(r"\d\d:\d\d:\d\d \w+: ", line)] == []
+        left = screen.text.splitlines()
+        assert left[-1] == "06:40:17 server: completed"
+        assert [line for line in left if not re.match(r"\d\d:\d\d:\d\d \w+: ", line)] == []
 
 
 def test_a_pipe_gets_the_lines_as_they_are(paths: Paths) -> None:
