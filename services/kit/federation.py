@@ -217,62 +217,58 @@ class Federation:
         self.write()
         return issued
 
-    def revoke(self, name: str, now: datetime, *, but: str | None = None) -> list[Certificate]:
-        """Note that the certificates of `name` count no more; gives those that counted until now.
-
-        Args:
-            name: whose.
-            now: the present.
-            but: the number of one that is kept.
-        """
-        ended = [one for one in self.ledger.valid(name, now) if one.serial != but]
+    def revoke(self, ended: Sequence[Certificate], now: datetime) -> None:
+        """Note that these certificates count no more."""
         numbers = {one.serial for one in ended}
         issued = tuple(
             dataclasses.replace(one, revoked=now) if one.serial in numbers else one for one in self.ledger.issued
         )
         self.ledger = dataclasses.replace(self.ledger, issued=issued)
         self.write()
-        return ended
 
-    def publish(self, name: str, files: Mapping[str, bytes], empty: Sequence[str] = ()) -> Path:
-        """Put a site's kit into its place, as a folder that is whole or not there, and as an archive.
+    def publish(self, name: str, files: Mapping[str, bytes], yours: Sequence[str], empty: Sequence[str] = ()) -> Path:
+        """Put a kit into its place: a new one whole or not at all; one that is there is brought up to it.
+
+        What its holder fills stays. A site's is written as an archive too.
+
+        Args:
+            name: of the site, or `server`.
+            files: of the kit, by their path.
+            yours: names in it that are its holder's: what is there stays.
+            empty: names of folders in it that are empty.
 
         Raises:
             StorageError: the folder can't be written.
         """
-        place = self.folder / SITES / name
+        place = self.folder / SERVER if name == SERVER else self.folder / SITES / name
+        new = not place.exists()
         aside = place.with_name(f".{name}.new")
+        target = aside if new else place
         try:
             shutil.rmtree(aside, ignore_errors=True)
             for path, content in files.items():
-                write_atomic(aside / path, content, mode=manifest.mode_of(path))
+                if path.split("/", 1)[0] not in yours or not (target / path).exists():
+                    write_atomic(target / path, content, mode=manifest.mode_of(path))
+            for stray in _strays(target, files, yours):
+                stray.unlink()
             for folder in empty:
-                (aside / folder).mkdir(parents=True, exist_ok=True)
-            archive = manifest.packed(name, files, empty=empty)
-            write_atomic(place.with_name(f"{name}.tar.gz"), archive, mode=certificates.KEY_MODE)  # a key is in it
-            if place.exists():
-                shutil.rmtree(place)
-            aside.rename(place)
+                (target / folder).mkdir(parents=True, exist_ok=True)
+            if name != SERVER:
+                archive = manifest.packed(name, files, empty=empty)
+                write_atomic(place.with_name(f"{name}.tar.gz"), archive, mode=certificates.KEY_MODE)  # a key is in it
+            if new:
+                target.rename(place)
         except OSError as exc:
             raise StorageError(f"{place} can't be written ({exc.strerror or exc})", "a writable folder") from exc
         return place
 
-    def publish_server(self, files: Mapping[str, bytes], yours: Sequence[str], empty: Sequence[str] = ()) -> Path:
-        """Put the server's kit into its place; what the operator may have changed there stays.
 
-        Raises:
-            StorageError: the folder can't be written.
-        """
-        place = self.folder / SERVER
-        for path, content in files.items():
-            if path.split("/", 1)[0] not in yours or not (place / path).exists():
-                write_atomic(place / path, content, mode=manifest.mode_of(path))
-        try:
-            for folder in empty:
-                (place / folder).mkdir(parents=True, exist_ok=True)
-        except OSError as exc:
-            raise StorageError(f"{place} can't be written ({exc.strerror or exc})", "a writable folder") from exc
-        return place
+def _strays(kit: Path, files: Mapping[str, bytes], yours: Sequence[str]) -> list[Path]:
+    """List what is in a kit's folder and neither of the kit nor its holder's: it would not verify."""
+    found = {
+        path.relative_to(kit).as_posix(): path for path in kit.rglob("*") if path.is_symlink() or not path.is_dir()
+    }
+    return [path for name, path in found.items() if name not in files and name.split("/", 1)[0] not in yours]
 
 
 def _parse(content: Any) -> Ledger:

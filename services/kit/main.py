@@ -27,6 +27,8 @@ from services.readers.site import Terms, check, describe
 PORT = 8765
 """Of the server, where none is given."""
 
+ARCHIVE = ".tar.gz"
+
 SOON = timedelta(days=30)
 """Before its end, a certificate is due to be renewed."""
 
@@ -75,7 +77,7 @@ def init(folder: Path, asked: Asked, plan: Path, phrase: Path | None) -> list[st
         authority = made.unlock(secret)
         issued = made.issue(SERVER, authority, now, names)
         files = contents.server(made, issued, authority, now, plan.read_bytes())
-        place = made.publish_server(files, contents.SERVER_OWN, empty=("data", "results"))
+        place = made.publish(SERVER, files, contents.SERVER_OWN, empty=("data", "results"))
     return [
         f"{place}: the server's kit, for {uri}",
         f"{folder / 'ca'}: the CA; its key stays on this machine, and is worth a backup",
@@ -90,6 +92,12 @@ def site(folder: Path, name: str, phrase: Path | None) -> list[str]:
         UsageError, ConflictError, IdentityError, StorageError: see `services.errors`.
     """
     certificates.check_name(name)
+    if name.endswith(ARCHIVE):
+        raise UsageError(
+            f"the site's name is {name!r}",
+            f"one that does not end like a kit's archive, in {ARCHIVE}",
+            "choose another",
+        )
     with exclusive(_there(folder)):
         federation, now = Federation.open(folder), _now()
         if federation.ledger.valid(name, now):
@@ -126,7 +134,7 @@ def renew(folder: Path, names: Sequence[str], phrase: Path | None, *, revoking: 
             if name == SERVER:
                 issued = federation.issue(SERVER, authority, now, federation.ledger.hosts)
                 files = contents.server(federation, issued, authority, now, plan)
-                place = federation.publish_server(files, contents.SERVER_OWN)
+                place = federation.publish(SERVER, files, contents.SERVER_OWN)
                 said.append(f"{place}: renewed until {issued.certificate.not_valid_after_utc:%Y-%m-%d}")
             else:
                 said.append(_hand_out(federation, name, authority, now))
@@ -238,7 +246,7 @@ def read_for(kit: Path, role: str) -> Facts:
 def _hand_out(federation: Federation, name: str, authority: certificates.Authority, now: datetime) -> str:
     issued = federation.issue(name, authority, now)
     files = contents.site(federation, name, issued, authority, now)
-    place = federation.publish(name, files, empty=("data",))
+    place = federation.publish(name, files, contents.SITE_OWN, empty=("data",))
     until = f"{issued.certificate.not_valid_after_utc:%Y-%m-%d}"
     return f"{place}, and {place.name}.tar.gz beside it: the kit of {name}, valid until {until}"
 
@@ -257,7 +265,7 @@ def _deny(federation: Federation, name: str, now: datetime, *, but: str | None =
         text += "\n"
     text += "".join(f"serial:{one.serial}  # {name}, revoked {now:%Y-%m-%d}\n" for one in ended)
     write_atomic(path, text)
-    federation.revoke(name, now, but=but)
+    federation.revoke(ended, now)
     count = f"{len(ended)} certificate{'s' if len(ended) > 1 else ''}"
     return [f"{name}: {count} revoked; a server on another machine needs the new {path}"]
 

@@ -195,16 +195,20 @@ def test_nothing_is_issued_that_can_t_be_noted(operator: Operator, monkeypatch: 
 
 
 def test_publishing_again_replaces_the_folder_whole(operator: Operator) -> None:
-    """What was in a kit's folder is gone, and what a killed command has left aside does no harm."""
+    """What is no part of a kit is gone, and what a killed command has left aside; what a site has filled stays."""
     kit = operator.kit("north")
     (kit / "docker-compose.override.yml").write_text("services: {}\n")
-    (kit / "data" / "forgotten").touch()
+    (kit / "data" / "labels.npy").write_bytes(b"kept")
+    (kit / "secagg").mkdir()
+    (kit / "secagg" / "north-secagg.pem").write_bytes(b"kept")
     (kit.parent / ".north.new" / "half").mkdir(parents=True)
     operator.renew("north")
     assert sorted(path.name for path in kit.iterdir()) == [
-        ".env", "README.md", "certs", "data", "docker-compose.yml", "manifest.json", "manifest.sig"
+        ".env", "README.md", "certs", "data", "docker-compose.yml", "manifest.json", "manifest.sig", "secagg"
     ]  # fmt: skip
-    assert list((kit / "data").iterdir()) == []
+    assert [path.read_bytes() for path in (kit / "data" / "labels.npy", kit / "secagg" / "north-secagg.pem")] == [
+        b"kept"
+    ] * 2
     assert sorted(path.name for path in kit.parent.iterdir()) == ["north", "north.tar.gz", "south", "south.tar.gz"]
     assert manifest.verify(kit) == manifest.verify(operator.archive("north"))
 
@@ -232,15 +236,16 @@ def test_only_its_owner_may_read_what_has_a_key_in_it(made: Operator) -> None:
 
 
 def test_revoking_ends_what_counted(operator: Operator) -> None:
-    """All certificates of a name that count are ended, but for one that is kept; others', and expired ones, are not."""
+    """The certificates that are named are ended; others of the name, others', and what has expired, are not."""
     made = operator.federation
     authority = made.unlock(PHRASE.encode())
     kept = f"{made.issue('north', authority, NOW).certificate.serial_number:X}"
     first = made.ledger.of("north")[0].serial
-    assert [one.serial for one in made.revoke("north", NOW, but=kept)] == [first]
-    assert [one.serial for one in made.revoke("north", NOW + timedelta(days=400))] == []
-    assert [one.serial for one in made.revoke("north", NOW)] == [kept]
-    assert made.revoke("north", NOW) == []
+    made.revoke([one for one in made.ledger.valid("north", NOW) if one.serial == first], NOW)
+    assert [one.serial for one in made.ledger.valid("north", NOW)] == [kept]
+    assert made.ledger.valid("north", NOW + timedelta(days=400)) == []
+    made.revoke(made.ledger.valid("north", NOW), NOW)
+    assert made.ledger.valid("north", NOW) == []
     assert len(made.ledger.valid("south", NOW)) == 1
     assert [one["revoked"] for one in json.loads((operator.folder / LEDGER).read_text())["issued"]] == [
         None, NOW.isoformat(), None, NOW.isoformat()

@@ -8,6 +8,7 @@ import functools
 import logging
 import shutil
 import stat
+import tarfile
 from collections.abc import Coroutine
 from datetime import timedelta
 from pathlib import Path
@@ -187,6 +188,18 @@ def test_a_name_that_is_none_is_one_line(operator: Operator, name: str) -> None:
     """A site's name can't lead out of the folder, nor be the server's."""
     with pytest.raises(UsageError, match=r"^the client's name is "):
         operator.site(name)
+
+
+def test_a_name_like_an_archive_s_is_one_line(operator: Operator) -> None:
+    """A site whose folder would stand where another's archive does is refused before anything is issued."""
+    before = contents(operator.folder)
+    with pytest.raises(UsageError) as caught:
+        operator.site("north.tar.gz")
+    assert str(caught.value) == (
+        "the site's name is 'north.tar.gz'; wanted one that does not end like a kit's archive, in .tar.gz;"
+        " choose another"
+    )
+    assert contents(operator.folder) == before
 
 
 def test_a_name_that_nobody_has_is_one_line(operator: Operator) -> None:
@@ -498,8 +511,11 @@ def test_keys_for_secure_aggregation_are_made_at_the_sites(operator: Operator) -
         }
         assert len(lines) == 3
         verify(kit)
+    before = contents(operator.kit("north") / "secagg")
     operator.renew("north")
-    assert not (operator.kit("north") / "secagg").exists()
+    assert contents(operator.kit("north") / "secagg") == before
+    with tarfile.open(operator.archive("north")) as archive:
+        assert not [name for name in archive.getnames() if "secagg" in name]
     assert not [name for name in contents(operator.server) if "secagg" in name]
 
 
