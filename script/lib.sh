@@ -224,3 +224,9 @@ need_python() {
         fail "$EXIT_SETUP" "$* missing; wanted Python 3.11 or later with venv; install it with this system's package manager"
     fi
 }
+
+# build_image: what docker-compose.yml builds, with the settings that build_settings has made.
+build_image() {
+    docker compose --progress plain build || exit
+    outcome "$(docker image inspect --format '{{.Size}}' "$(setting IMAGE | grep . || printf 'fed')" | awk '{ printf "%.2f GB", $1 / 1e9 }')"
+}
