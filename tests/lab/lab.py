@@ -2,7 +2,7 @@
 
 The hosts share a bridge, as machines on one wire do, and nothing else: each has its own interfaces, firewall, images,
 volumes and containers. What is killed here is killed as by a power cut: every process of that host at once. Images
-are not copied but linked (`seeding`), so that a host of 1.3 GB is there in seconds.
+are not copied but linked (`images`), so that a host of 1.3 GB is there in seconds.
 
 Needs root, and the standard library alone.
 """
@@ -10,55 +10,24 @@ Needs root, and the standard library alone.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tests.lab import images as given
+from tests.lab.shell import LabError, run, until
+
+MOST = 9
+"""Hosts of a lab."""
 
 TRIES = 3
 
 PATIENCE = 90.0
 """Seconds that an engine may take to answer."""
-
-
-class LabError(Exception):
-    """The lab can't be made; one line."""
-
-
-def run(*words: str, check: bool = True, seconds: float = 60, **more: str) -> str:
-    """Run a command and give what it prints.
-
-    Raises:
-        LabError: it failed, or did not end in time.
-    """
-    try:
-        done = subprocess.run(
-            words, capture_output=True, text=True, check=False, timeout=seconds, env=os.environ | more
-        )
-    except (OSError, subprocess.TimeoutExpired) as exc:
-        raise LabError(f"{' '.join(words)}: {exc}") from exc
-    if check and done.returncode != 0:
-        raise LabError(f"{' '.join(words)}: {(done.stderr or done.stdout).strip()[-2000:]}")
-    return done.stdout.strip()
-
-
-def until(condition: Callable[[], bool], what: str, seconds: float) -> None:
-    """Wait until `condition` holds; look at it five times a second.
-
-    Raises:
-        LabError: it did not come to that.
-    """
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            raise LabError(f"waited {seconds:g} s in vain for {what}")
-        time.sleep(0.2)
 
 
 @dataclass
@@ -69,13 +38,11 @@ class Host:
         lab: name of its lab.
         number: from 1.
         folder: what its engine keeps.
-        engine: it has a Docker engine.
     """
 
     lab: str
     number: int
     folder: Path
-    engine: bool = True
 
     @property
     def name(self) -> str:
@@ -110,10 +77,6 @@ class Host:
         """Remove its network namespace, and what is in it."""
         run("ip", "link", "delete", f"{self.name}v", check=False)
         run("ip", "netns", "delete", self.name, check=False)
-
-    def cut(self, *, off: bool) -> None:
-        """Pull its cable, or plug it in again."""
-        run("ip", "link", "set", f"{self.name}v", "down" if off else "up")
 
     def inside(self, *words: str) -> list[str]:
         """Word a command so that it runs on this host's network."""
@@ -214,7 +177,7 @@ class Lab:
 
     name: str = "fedlab"
     count: int = 3
-    root: Path = field(default_factory=lambda: home())  # noqa: PLW0108 - it stands below
+    root: Path = field(default_factory=given.home)
 
     @property
     def bridge(self) -> str:
@@ -226,8 +189,6 @@ class Lab:
 
     def wire(self) -> None:
         """Make the bridge, with an address for this machine on it, and plug all hosts in."""
-        if os.geteuid() != 0:
-            raise LabError("the lab needs root: network namespaces are made; run it with sudo")
         run("ip", "link", "add", self.bridge, "type", "bridge")
         run("ip", "address", "add", f"10.213.{_third(self.name)}.254/24", "dev", self.bridge)
         run("ip", "link", "set", self.bridge, "up")
@@ -242,15 +203,20 @@ class Lab:
         Raises:
             LabError: something is missing; what was made is gone again.
         """
+        if os.geteuid() != 0:
+            raise LabError("the lab needs root: network namespaces are made; run it with sudo")
+        if not 1 <= self.count <= MOST:
+            raise LabError(f"{self.count} hosts are asked for; wanted 1 to {MOST}")
+        given.check(images)
         self.down()
         try:
             self.wire()
             for host in self.hosts:
-                seed(host.folder, images)
+                given.seed(host.folder, images)
                 host.start()
                 for image in images:
                     if not host.docker("images", "--quiet", image):
-                        load(host, image)
+                        given.load(image, host.inside("docker", "load", "--quiet"), host.socket)
         except BaseException:
             self.down()
             raise
@@ -267,121 +233,6 @@ class Lab:
         run("ip", "link", "delete", self.bridge, check=False)
 
 
-def home() -> Path:
-    """Tell where engines keep what they hold: where this machine's engine does, or links would not be possible."""
-    return Path(run("docker", "info", "--format", "{{.DockerRootDir}}")) / "fed-lab"
-
-
-def seed(folder: Path, images: Sequence[str]) -> None:
-    """Give an engine that does not run yet the images of this machine's engine: layers by hard links, no byte copied.
-
-    Layers are only ever read. Where the other engine keeps them otherwise, nothing is done: see `load`.
-    """
-    with contextlib.suppress(OSError):  # what can't be linked is loaded
-        _seed(folder / "data", images)
-        return
-    shutil.rmtree(folder / "data", ignore_errors=True)
-
-
-def _seed(target: Path, images: Sequence[str]) -> None:
-    told = json.loads(run("docker", "info", "--format", "{{json .}}"))
-    source = Path(told["DockerRootDir"])
-    kept = source / "image" / "overlay2"
-    if told["Driver"] != "overlay2" or not kept.is_dir():
-        return
-    ids: dict[str, str] = {}
-    for image in images:
-        found = json.loads(run("docker", "image", "inspect", image))[0]
-        ids[image if ":" in image else f"{image}:latest"] = found["Id"]
-        layers = found["GraphDriver"]["Data"]
-        diffs = [layers["UpperDir"], *layers.get("LowerDir", "").split(":")]
-        for diff in filter(None, diffs):
-            layer = Path(diff).parent
-            place = target / "overlay2" / layer.name
-            if place.exists():
-                continue
-            shutil.copytree(layer, place, symlinks=True, copy_function=_link, ignore=shutil.ignore_patterns("work"))
-            _like(layer, place)
-            (place / "work").mkdir(exist_ok=True)
-            short = target / "overlay2" / "l" / (layer / "link").read_text()
-            short.parent.mkdir(exist_ok=True)
-            short.symlink_to(f"../{layer.name}/diff")
-    place = target / "image" / "overlay2"
-    (place / "imagedb" / "content" / "sha256").mkdir(parents=True)
-    for digest in {found.removeprefix("sha256:") for found in ids.values()}:
-        content = Path("imagedb") / "content" / "sha256" / digest
-        shutil.copy2(kept / content, place / content)
-    shutil.copytree(kept / "layerdb" / "sha256", place / "layerdb" / "sha256")
-    names = {name.split(":")[0]: {name: digest} for name, digest in ids.items()}
-    (place / "repositories.json").write_text(json.dumps({"Repositories": names}))
-
-
-def load(host: Host, image: str) -> None:
-    """Load an image of this machine's engine into a host's, byte by byte."""
-    with subprocess.Popen(["docker", "save", image], stdout=subprocess.PIPE) as saved:
-        command = host.inside("docker", "load", "--quiet")
-        environment = os.environ | {"DOCKER_HOST": f"unix://{host.socket}"}
-        done = subprocess.run(
-            command, stdin=saved.stdout, env=environment, capture_output=True, text=True, check=False, timeout=1200
-        )
-    if done.returncode != 0 or saved.returncode != 0:
-        raise LabError(f"{image} can't be loaded into the engine of {host.name}: {done.stderr.strip()}")
-
-
-def _link(source: str, target: str) -> str:
-    os.link(source, target, follow_symlinks=False)
-    return target
-
-
-def _like(source: Path, target: Path) -> None:
-    """Give folders of a copy the owner and the extended attributes of the original; files are the same files."""
-    for folder, names, _ in os.walk(source):
-        copy = target / Path(folder).relative_to(source)
-        if not copy.is_dir():
-            names.clear()
-            continue
-        found = os.lstat(folder)
-        os.chown(copy, found.st_uid, found.st_gid)
-        copy.chmod(found.st_mode & 0o7777)
-        for attribute in os.listxattr(folder):
-            os.setxattr(copy, attribute, os.getxattr(folder, attribute))
-        os.utime(copy, ns=(found.st_atime_ns, found.st_mtime_ns))
-
-
 def _third(name: str) -> int:
     """Choose a network for a lab by its name, so that two labs are apart."""
     return sum(name.encode()) % 250 + 1
-
-
-def main(words: Sequence[str]) -> int:
-    """Do what `script/lab` is asked."""
-    usage = "usage: script/lab up [HOSTS [IMAGE…]] | down | HOST docker-words…"
-    lab = Lab()
-    try:
-        if words[:1] == ["up"]:
-            lab.count = int(words[1]) if len(words) > 1 else lab.count
-            lab.up(words[2:] or ["fed"])
-            for host in lab.hosts:
-                print(f"{host.name}  {host.address}  script/lab {host.number} ps")  # noqa: T201
-            return 0
-        if words == ["down"]:
-            lab.count = 9
-            lab.down()
-            return 0
-        if words and words[0].isdecimal():
-            host = Host(lab.name, int(words[0]), lab.root / f"{lab.name}{words[0]}")
-            environment = os.environ | {"DOCKER_HOST": f"unix://{host.socket}"}
-            os.execvpe(  # noqa: S606 - no shell is wanted
-                "nsenter", host.inside("docker", *words[1:]), environment
-            )
-    except LabError as exc:
-        print(f"lab: {exc}", file=sys.stderr)  # noqa: T201
-        return 13
-    except ValueError:
-        pass
-    print(usage, file=sys.stderr)  # noqa: T201
-    return 2
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
