@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
@@ -21,6 +20,7 @@ from tests import upstream
 from tests.processes import Role
 from tests.support import RAW, REPOSITORY, contents
 from tests.terminal.stage import FED
+from tests.written import rows
 
 TRAIN, VALID = 600, 200
 """Images of each site; the scripts are declearn's, the data is little."""
@@ -80,12 +80,6 @@ def stock_client(root: Path, name: str, port: int) -> Role:
     return stock(root, "run_client.py", *words, "--serv_uri", f"wss://localhost:{port}", "--verbose=False")
 
 
-def table(path: Path) -> list[dict[str, str]]:
-    """Read a CSV file."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def test_declearns_client_trains_with_our_server(root: Path) -> None:
     """With client authentication off, declearn's run_client.py trains every round beside a client of ours, by our
     default plan; the run is complete, has learned, and all three end with 0.
@@ -99,8 +93,8 @@ def test_declearns_client_trains_with_our_server(root: Path) -> None:
     summary = json.loads((results / "summary.json").read_text(encoding="utf-8"))
     assert (summary["status"], summary["rounds"], summary["rounds_planned"]) == ("completed", 2, 2)
     assert summary["test_accuracy"] > 0.4
-    rows = [(row["round"], row["client"], row["state"]) for row in table(results / "clients.csv")]
-    assert rows == [(number, site, "trained") for number in ("1", "2") for site in SITES]
+    found = [(row["round"], row["client"], row["state"]) for row in rows(results / "clients.csv")]
+    assert found == [(number, site, "trained") for number in ("1", "2") for site in SITES]
 
 
 def test_our_client_trains_with_declearns_server(root: Path) -> None:
@@ -117,7 +111,7 @@ def test_our_client_trains_with_declearns_server(root: Path) -> None:
             other.until(rf"training is over after {ROUNDS} rounds")
     (results,) = (root / "stock").glob("result_*/server")
     for name in ("metrics.csv", *(f"metrics_{site}.csv" for site in SITES)):
-        losses = [float(row["loss"]) for row in table(results / name)]
+        losses = [float(row["loss"]) for row in rows(results / name)]
         assert len(losses) == ROUNDS
         assert losses[-1] < losses[0]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import http.client
 import json
 import os
@@ -19,6 +18,7 @@ from typing import Any
 import yaml
 
 from tests.support import REPOSITORY, deadline
+from tests.written import Written
 
 QUICK: dict[str, Any] = {
     "rounds": 3,
@@ -35,7 +35,7 @@ def plan(rounds: int, steps: int = 60, **federation: Any) -> dict[str, Any]:
     return QUICK | {"rounds": rounds, "train": {"batch_size": 32, "steps": steps}, "federation": changed}
 
 
-class Stack:
+class Stack(Written):
     """A Compose project.
 
     Args:
@@ -192,27 +192,9 @@ class Stack:
     def latest(self) -> Path:
         return self.results / "latest"
 
-    @property
-    def summary(self) -> dict[str, Any]:
-        content: dict[str, Any] = json.loads((self.latest / "summary.json").read_text(encoding="utf-8"))
-        return content
-
-    def table(self, name: str) -> list[dict[str, str]]:
-        """Read one of the newest run's tables; one that is not there yet has no rows."""
-        path = self.latest / name
-        if not path.exists():
-            return []
-        with path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-
     def of_round(self, number: int) -> list[dict[str, str]]:
         """Rows of `clients.csv` for one round."""
         return [row for row in self.table("clients.csv") if row["round"] == str(number)]
-
-    @property
-    def rounds(self) -> int:
-        """Number of rounds that are in the history."""
-        return len(self.table("history.csv"))
 
     @property
     def status(self) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import re
 import shutil
@@ -24,6 +22,7 @@ from tests.compose.stack import plan
 from tests.lab.conftest import IMAGE
 from tests.lab.lab import Host, Lab
 from tests.support import REPOSITORY, deadline
+from tests.written import Written
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
@@ -72,7 +71,7 @@ class Place:
 
 
 @dataclass
-class Run:
+class Run(Written):
     """A run of three sites that is over.
 
     Attributes:
@@ -93,22 +92,9 @@ class Run:
     code: int = -1
     users: list[str] = field(default_factory=list)
 
-    def table(self, name: str) -> list[dict[str, str]]:
-        """Read one of the run's tables; one that is not there yet has no rows."""
-        path = self.server.kit / "results" / "latest" / name
-        if not path.exists():
-            return []
-        with path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-
     @property
-    def rounds(self) -> int:
-        return len(self.table("history.csv"))
-
-    def trained(self, site: str) -> set[int]:
-        """Rounds in which a site trained."""
-        rows = self.table("clients.csv")
-        return {int(row["round"]) for row in rows if row["client"] == site and row["state"] == "trained"}
+    def latest(self) -> Path:
+        return self.server.kit / "results" / "latest"
 
     def until(self, condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
         """Wait until `condition` holds."""
@@ -119,10 +105,7 @@ class Run:
 
     def until_event(self, event: str, client: str) -> None:
         """Wait until `events.csv` tells of an event."""
-        self.until(
-            lambda: any((row["event"], row["client"]) == (event, client) for row in self.table("events.csv")),
-            f"event {event} of {client}",
-        )
+        self.until(lambda: self.happened(event, client), f"event {event} of {client}")
 
 
 def write_data(folder: Path) -> None:
@@ -211,9 +194,8 @@ def run(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 
 def test_three_sites_train_one_model(run: Run) -> None:
     """With nothing in common but their kits, sites train to the end, on data of their own that nobody dealt."""
-    summary = json.loads((run.server.kit / "results" / "latest" / "summary.json").read_text(encoding="utf-8"))
-    assert (run.code, summary["status"], summary["rounds"]) == (0, "completed", 60)
-    assert summary["test_accuracy"] > 0.5
+    assert (run.code, run.summary["status"], run.summary["rounds"]) == (0, "completed", 60)
+    assert run.summary["test_accuracy"] > 0.5
     first = [row for row in run.table("clients.csv") if row["round"] == "1"]
     assert sorted((row["client"], row["seat"]) for row in first) == [(site, "") for site in SITES]
     assert "600 examples to train on, 100 to validate on" in run.sites["hospital-a"].log()

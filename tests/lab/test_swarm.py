@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import shutil
 import signal
@@ -22,6 +20,7 @@ from tests.compose.stack import plan
 from tests.lab.conftest import IMAGE
 from tests.lab.lab import Host, Lab
 from tests.support import RAW, REPOSITORY, deadline
+from tests.written import Written
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1200)]
 
@@ -40,7 +39,7 @@ with socket.create_connection((sys.argv[1], 8765), 10) as raw:
 
 
 @dataclass
-class Swarm:
+class Swarm(Written):
     """A run on a swarm.
 
     Attributes:
@@ -111,27 +110,9 @@ class Swarm:
         """Tell the swarm's name for a host."""
         return host.docker("info", "--format", "{{.Swarm.NodeID}}")
 
-    def table(self, name: str) -> list[dict[str, str]]:
-        """Read one of the run's tables; one that is not there yet has no rows."""
-        path = self.folder / "results" / "latest" / name
-        if not path.exists():
-            return []
-        with path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-
     @property
-    def rounds(self) -> int:
-        return len(self.table("history.csv"))
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        content: dict[str, Any] = json.loads((self.folder / "results" / "latest" / "summary.json").read_text("utf-8"))
-        return content
-
-    def trained(self, client: str) -> set[int]:
-        """Rounds in which a client trained."""
-        rows = self.table("clients.csv")
-        return {int(row["round"]) for row in rows if row["client"] == client and row["state"] == "trained"}
+    def latest(self) -> Path:
+        return self.folder / "results" / "latest"
 
     def elsewhere(self, node: str) -> set[str]:
         """Tell which clients' tasks run on other nodes than this one."""
@@ -237,8 +218,9 @@ def test_the_server_is_reached_from_outside(swarm: Swarm) -> None:
 
 def test_results_are_on_the_manager(swarm: Swarm) -> None:
     """What a run leaves is in RESULTS on the node that it was deployed from, as on one host."""
-    latest = swarm.folder / "results" / "latest"
-    assert {"summary.json", "report.html", "model.keras", "history.csv"} <= {path.name for path in latest.iterdir()}
+    assert {"summary.json", "report.html", "model.keras", "history.csv"} <= {
+        path.name for path in swarm.latest.iterdir()
+    }
     assert f"results: {swarm.folder / 'results'}" in swarm.output
 
 
