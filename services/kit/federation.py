@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from services import certificates
 from services.errors import ConflictError, IdentityError, StorageError
-from services.kit import manifest
+from services.kit import archive
 from services.paths import CA_CERTIFICATE, write_atomic
 from services.readers.site import Terms
 
@@ -248,14 +248,14 @@ class Federation:
             shutil.rmtree(aside, ignore_errors=True)
             for path, content in files.items():
                 if path.split("/", 1)[0] not in yours or not (target / path).exists():
-                    write_atomic(target / path, content, mode=manifest.mode_of(path))
+                    write_atomic(target / path, content, mode=archive.mode_of(path))
             for stray in _strays(target, files, yours):
                 stray.unlink()
             for folder in empty:
                 (target / folder).mkdir(parents=True, exist_ok=True)
             if name != SERVER:
-                archive = manifest.packed(name, files, empty=empty)
-                write_atomic(place.with_name(f"{name}.tar.gz"), archive, mode=certificates.KEY_MODE)  # a key is in it
+                packed = archive.packed(name, files, empty=empty)
+                write_atomic(place.with_name(f"{name}.tar.gz"), packed, mode=certificates.KEY_MODE)  # a key is in it
             if new:
                 target.rename(place)
         except OSError as exc:

@@ -7,11 +7,7 @@ replaces the CA certificate in a kit can sign anything; so its fingerprint is to
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import struct
-import tarfile
-import zlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from services import certificates
 from services.errors import IdentityError
+from services.kit.archive import unpacked
 from services.paths import CA_CERTIFICATE, SERVER_CERTIFICATE, SERVER_KEY, client_certificate, client_key
 from services.readers.site import Terms
 
@@ -36,12 +33,6 @@ LARGEST = 2**20
 """Bytes that a file of a kit may have."""
 
 MOST_FILES = 100
-
-_GZIP_HEAD = bytes([0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 2, 255])
-"""Head of an archive (RFC 1952, section 2.3): no name, no time, no system, so that it is always the same."""
-
-_BLOCK = 2**16 - 1
-"""Bytes that are stored in a block at most (RFC 1951, section 3.2.4)."""
 
 _NEW = "ask the operator of the federation for a new kit, and do not use this one"
 
@@ -316,65 +307,7 @@ def _found(folder: Path, facts: Facts) -> dict[str, bytes]:
 
 
 def _unpacked(path: Path) -> dict[str, bytes]:
-    """Read a kit's archive as `packed` writes it: one folder with plain files in it, bounded in number and size."""
-    files: dict[str, bytes] = {}
-    roots = set()
     try:
-        content = _content(path) or b""
-        plain = zlib.decompressobj(wbits=31).decompress(content, LARGEST)
-        if content != _gzipped(plain):
-            raise ValueError(path)
-        with tarfile.open(fileobj=io.BytesIO(plain), mode="r:") as archive:
-            for member in archive:
-                root, _, name = member.name.partition("/")
-                roots.add(root)
-                if root in {"", ".", ".."} or ".." in name.split("/") or len(roots) > 1 or member.pax_headers:
-                    raise ValueError(member.name)
-                if member.type == tarfile.DIRTYPE:
-                    continue
-                file = archive.extractfile(member) if member.type == tarfile.REGTYPE else None
-                if file is None or name in files or member.mode != mode_of(name):
-                    raise ValueError(member.name)
-                files[name] = file.read()
-            if plain[archive.offset :].strip(b"\0"):  # which another tool might go on to read
-                raise ValueError(path)
-    except (OSError, OverflowError, ValueError, tarfile.TarError, zlib.error):
+        return unpacked(_content(path) or b"", LARGEST)
+    except ValueError:
         raise IdentityError(f"{path} is no kit's archive, or was altered", "a .tar.gz as it was issued", _NEW) from None
-    return files
-
-
-def packed(root: str, files: Mapping[str, bytes], *, empty: Collection[str] = ()) -> bytes:
-    """Write a kit as a .tar.gz: the same bytes for the same kit.
-
-    Args:
-        root: name of the folder that it unpacks to.
-        files: by path in it; private keys are for their owner alone.
-        empty: names of folders in it that are empty.
-    """
-    plain = io.BytesIO()
-    with tarfile.open(fileobj=plain, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for folder in ["", *empty]:
-            entry = tarfile.TarInfo(f"{root}/{folder}".rstrip("/"))
-            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-            archive.addfile(entry)
-        for path, content in sorted(files.items()):
-            entry = tarfile.TarInfo(f"{root}/{path}")
-            entry.size, entry.mode = len(content), mode_of(path)
-            archive.addfile(entry, io.BytesIO(content))
-    return _gzipped(plain.getvalue())
-
-
-def _gzipped(plain: bytes) -> bytes:
-    """Write gzip's form, not compressed: of that alone there is one for the same content, by whichever library."""
-    starts = range(0, max(len(plain), 1), _BLOCK)
-    blocks = [plain[start : start + _BLOCK] for start in starts]
-    body = b"".join(
-        struct.pack("<BHH", number == len(blocks), len(block), len(block) ^ _BLOCK) + block
-        for number, block in enumerate(blocks, 1)
-    )
-    return _GZIP_HEAD + body + struct.pack("<II", zlib.crc32(plain), len(plain))
-
-
-def mode_of(path: str) -> int:
-    """Tell the permission bits of a file of a kit."""
-    return certificates.KEY_MODE if path.endswith("-pkey.pem") else 0o644

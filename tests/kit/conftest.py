@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from services.errors import IdentityError
 from services.kit import main
 from services.kit.federation import Federation
+from services.kit.manifest import verify
 
 PHRASE = "five words and some more"
 SITES = ("north", "south")
@@ -108,3 +112,24 @@ def operator(tmp_path: Path, made: Operator) -> Operator:
     """The same, to be changed."""
     shutil.copytree(made.root, tmp_path / "operator")
     return Operator(tmp_path / "operator")
+
+
+def refused(path: Path, *args: Any, **kwargs: Any) -> str:
+    """Verify what is no whole kit; gives the one line that says why."""
+    with pytest.raises(IdentityError) as caught:
+        verify(path, *args, **kwargs)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def flips(content: bytes, step: int = 1) -> Iterator[bytes]:
+    """Yield `content` with one bit changed, once for each of its bytes, or for each so many of them."""
+    for position in range(0, len(content), step):
+        changed = bytearray(content)
+        changed[position] ^= 1 << position % 8
+        yield bytes(changed)
+
+
+def files(folder: Path) -> list[Path]:
+    """List the files of a kit."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())
