@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.errors import DataError
-from services.readers.base import CLASSES
+from services.readers.base import CLASSES, COLOUR
 from services.shards import Shard
 
 
@@ -52,7 +51,7 @@ def check(shard: Shard, terms: Terms) -> None:
         DataError: the examples have another shape, or the classes are others.
     """
     found = tuple(shard.train_images.shape[1:])
-    if found not in {terms.shape, (*terms.shape, 1), (math.prod(terms.shape),)}:
+    if _gray(found) != _gray(terms.shape):
         raise DataError(
             f"this site's examples have shape {found}",
             f"{terms.shape}, as the federation trains on",
@@ -86,6 +85,11 @@ def describe(shard: Shard, terms: Terms | None = None) -> list[str]:
         f"shape {tuple(images.shape[1:])} as {images.dtype}, {_range(images)}",
         "of each class: " + ", ".join(f"{name} {n:,}" for name, n in zip(names, _counts(shard, names), strict=True)),
     ]
+
+
+def _gray(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Leave the one channel of a gray image away, which files write or not; a vector is no image at any length."""
+    return shape[:-1] if len(shape) == COLOUR and shape[-1] == 1 else shape
 
 
 def _counts(shard: Shard, names: tuple[str, ...]) -> NDArray[np.intp]:
