@@ -1,4 +1,4 @@
-"""The stack on a swarm of three engines: a run is deployed, scaled, and loses a node in the midst of a round."""
+"""The stack on a swarm of three engines: a run is deployed, scaled, loses a node amid a round, and then its server."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def client_of(task: str) -> str:
 
 @pytest.fixture(scope="module")
 def swarm(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarm]:
-    """Three engines become a swarm; a run is deployed, gets a seventh client, and loses a node in a round."""
+    """Three engines become a swarm; a run is deployed, gets a seventh client, and loses a node and its server."""
     folder = tmp_path_factory.mktemp("swarm")
     for path in (folder, *folder.parents[:2]):
         path.chmod(0o755)
@@ -185,6 +185,9 @@ def swarm(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarm]
         for task in on_it:
             name = client_of(task)
             run.until(lambda name=name: run.is_back(name), f"{name} to train again")  # type: ignore[misc]
+        (server,) = run.manager.docker("ps", "--quiet", "--filter", f"name={STACK}_server").split()
+        run.manager.docker("kill", server)
+        run.until(lambda: run.happened("resumed", ""), "the server to go on")
         run.output, _ = up.communicate(timeout=deadline(300))
         run.code = up.returncode
         dark.start()
@@ -241,6 +244,12 @@ def test_a_lost_node_costs_its_own_part_alone(swarm: Swarm) -> None:
     others = {f"client_{slot}" for slot in range(1, CLIENTS + 1)} - {client_of(task) for task in swarm.moved}
     for client in others:
         assert swarm.trained(client) == set(range(1, ROUNDS + 1))
+
+
+def test_a_server_that_dies_goes_on_where_it_was(swarm: Swarm) -> None:
+    """A server that is killed is started again by Swarm and goes on with its run: each round counts once."""
+    assert [row["event"] for row in swarm.table("events.csv")].count("resumed") == 1
+    assert [row["round"] for row in swarm.table("history.csv")] == [str(number) for number in range(1, ROUNDS + 1)]
 
 
 def test_a_second_run_begins_when_it_is_asked_for(swarm: Swarm) -> None:
